@@ -1,0 +1,1 @@
+"""Where entries are kept. One file each, checked by `tests/conformance/store.py`."""

@@ -1,0 +1,110 @@
+"""What a store is: bytes by key, with a TTL. The cache in front of it owns all meaning."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+
+class Record(NamedTuple):
+    """What a store can say of one entry without decoding it."""
+
+    key: str
+    size: int  # bytes, as stored
+    stored_at: float  # seconds since the epoch
+    expires_at: float | None  # seconds since the epoch; None: never
+
+
+class Store(ABC):
+    """A map from text keys to bytes. Subclass it, write four methods, inherit `StoreConformance` in a test.
+
+    - Any method may raise any exception: the cache counts it, logs it once and answers the call without the cache.
+    - An operation must not block for longer than `budget` seconds where the medium allows to say so (socket timeout,
+      busy timeout).
+    - The methods are called from many threads at once, and after a fork in the child.
+    - The async twins default to a thread. Override them where the medium has a native client, and keep a client per
+      event loop: a connection made in one loop does not work in another.
+    """
+
+    name: ClassVar[str]
+    """The word for it in `Cache(type=…)`, in messages and in statistics."""
+
+    instant: ClassVar[bool] = False
+    """True if `get` never waits for anything, so that the event loop may call it directly."""
+
+    leases: ClassVar[bool] = False
+    """True if `lease` works across processes. A store without it gives single-flight inside one process only."""
+
+    budget: float = 0.1
+    """Seconds that one operation may take before it counts as failed."""
+
+    # ── the four methods ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def get(self, key: str) -> bytes | None:
+        """The bytes stored under `key`, or None if there are none or they have expired."""
+
+    @abstractmethod
+    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        """Store `value` under `key`, atomically, for `ttl` seconds (None: until removed). Replaces what was there."""
+
+    @abstractmethod
+    def delete(self, key: str) -> bool:
+        """Remove `key`. True if it was there."""
+
+    @abstractmethod
+    def scan(self, prefix: str = "") -> Iterator[Record]:
+        """Every live entry whose key starts with `prefix`, in any order, in bounded memory."""
+
+    # ── what may be left as it is ─────────────────────────────────────────────────────────────────────────────────
+
+    def clear(self, prefix: str = "") -> int:
+        """Remove every key that starts with `prefix`; how many there were."""
+        return sum(self.delete(record.key) for record in list(self.scan(prefix)))
+
+    def prune(self) -> int:
+        """Remove what has expired, where the medium does not do so by itself; how many there were."""
+        return 0
+
+    def close(self) -> None:
+        """Release connections and files. A closed store may be used again, and then opens anew."""
+
+    def lease(self, key: str, ttl: float) -> str | None:
+        """Take the right to answer `key` for `ttl` seconds: a token, or None while somebody else holds it."""
+        raise NotImplementedError(f"The {self.name} store has no leases.")
+
+    def renew(self, key: str, token: str, ttl: float) -> bool:
+        """Hold on to a lease for `ttl` seconds from now. False if it is no longer ours."""
+        raise NotImplementedError(f"The {self.name} store has no leases.")
+
+    def release(self, key: str, token: str) -> bool:
+        """Give a lease back. False, and nothing done, if it is no longer ours."""
+        raise NotImplementedError(f"The {self.name} store has no leases.")
+
+    # ── async twins ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def aget(self, key: str) -> bytes | None:
+        return await asyncio.to_thread(self.get, key)
+
+    async def aset(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        await asyncio.to_thread(self.set, key, value, ttl)
+
+    async def adelete(self, key: str) -> bool:
+        return await asyncio.to_thread(self.delete, key)
+
+    async def aclear(self, prefix: str = "") -> int:
+        return await asyncio.to_thread(self.clear, prefix)
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    async def alease(self, key: str, ttl: float) -> str | None:
+        return await asyncio.to_thread(self.lease, key, ttl)
+
+    async def arenew(self, key: str, token: str, ttl: float) -> bool:
+        return await asyncio.to_thread(self.renew, key, token, ttl)
+
+    async def arelease(self, key: str, token: str) -> bool:
+        return await asyncio.to_thread(self.release, key, token)

@@ -39,7 +39,7 @@ class MemoryStore(Store):
         if item is None:
             return None
         if item[1] is not None and item[1] <= self.clock():
-            self.delete(key)
+            self._forget(key, item)
             return None
         try:
             self._items.move_to_end(key)
@@ -79,6 +79,11 @@ class MemoryStore(Store):
         with self._lock:
             dead = [key for key, (_, expires_at, _) in self._items.items() if expires_at is not None and expires_at <= now]
             return sum([self._drop(key) for key in dead])
+
+    def _forget(self, key: str, item: tuple[bytes, float | None, float]) -> None:
+        with self._lock:
+            if self._items.get(key) is item:  # not what another thread has stored since
+                self._drop(key)
 
     def _is_over(self) -> bool:
         too_many = self.max_entries is not None and len(self._items) > self.max_entries

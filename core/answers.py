@@ -1,0 +1,160 @@
+"""What a caller gets: openai's own types, which also read as mappings and say where they come from.
+
+Loaded on first use: it imports the openai package.
+
+A live answer and its replay are both made from the same bytes by the same function, which is why they are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
+from openai.types.chat.chat_completion import Choice as OpenAIChoice
+from openai.types.chat.chat_completion_chunk import Choice as OpenAIChunkChoice
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from pydantic import BaseModel, ValidationError
+
+
+class CacheInfo(NamedTuple):
+    """Where an answer comes from."""
+
+    hit: bool
+    kind: str
+    """"exact", "stale", "shared" (another caller's call answered this one too), "stored" or "none"."""
+    key: str | None = None
+    store: str | None = None
+    age: float | None = None
+    """Seconds since the answer was first given."""
+
+
+NOT_CACHED = CacheInfo(hit=False, kind="none")
+
+
+class Mapped:
+    """Lets a pydantic model be read as a mapping, all the way down: `answer["choices"][0]["message"]["content"]`."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return readable(getattr(self, name))
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.keys()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+    def keys(self) -> list[str]:
+        """The fields, the vendor's own ones last."""
+        fields = type(self).model_fields  # type: ignore[attr-defined]
+        extra = getattr(self, "model_extra", None) or {}
+        return [*fields, *extra]
+
+    def values(self) -> list[Any]:
+        return [self[name] for name in self.keys()]
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, self[name]) for name in self.keys()]
+
+
+def readable(value: Any) -> Any:
+    """`value` in a form whose parts can be read by subscript."""
+    if isinstance(value, Mapped):
+        return value
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, list):
+        return [readable(item) for item in value]
+    return value
+
+
+class Message(Mapped, ChatCompletionMessage):
+    """An assistant's message. `reasoning_content` and `thinking_blocks` are there where a vendor gives them."""
+
+
+class Choice(Mapped, OpenAIChoice):
+    message: Message
+    finish_reason: str  # type: ignore[assignment]
+    """As the vendor says it, in OpenAI's words where there is one."""
+
+
+class Usage(Mapped, CompletionUsage):
+    """Tokens. `prompt_tokens` includes those read from and written to the vendor's prompt cache."""
+
+
+class Completion(Mapped, ChatCompletion):
+    """An answer: an openai `ChatCompletion` that reads as a mapping and is marked with where it comes from.
+
+    Two answers are equal if what the vendor said is equal, whether fresh or cached.
+    """
+
+    # A slot, not a pydantic private attribute: those are set up by a Python call per instance, half the cost of a hit.
+    __slots__ = ("_cache_info",)
+
+    choices: list[Choice]  # type: ignore[assignment]
+    usage: Usage | None = None
+    cache: bool = False
+    """True if this answer was not paid for by this call."""
+
+    @property
+    def cache_info(self) -> CacheInfo:
+        """Where this answer comes from: the kind of hit, its key, store and age."""
+        return getattr(self, "_cache_info", NOT_CACHED)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChatCompletion):
+            return NotImplemented
+        return self.model_dump(exclude={"cache"}) == other.model_dump(exclude={"cache"})
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return iter(self.keys())
+
+
+class Delta(Mapped, ChoiceDelta):
+    pass
+
+
+class ChunkChoice(Mapped, OpenAIChunkChoice):
+    delta: Delta
+    finish_reason: str | None = None  # type: ignore[assignment]
+
+
+class Chunk(Mapped, ChatCompletionChunk):
+    """A piece of a streamed answer: an openai `ChatCompletionChunk` that reads as a mapping."""
+
+    choices: list[ChunkChoice]  # type: ignore[assignment]
+    usage: Usage | None = None
+
+
+def completion(data: bytes) -> Completion:
+    """An answer out of OpenAI-shaped JSON. What does not fit the type is kept as it is, not refused."""
+    try:
+        return Completion.model_validate_json(data)
+    except ValidationError:
+        return Completion.model_construct(**orjson.loads(data))
+
+
+def hit(data: bytes, info: CacheInfo) -> Completion:
+    """The same answer, marked as cached."""
+    answer = completion(data)
+    # Past pydantic's __setattr__, which costs more than the rest of a hit's bookkeeping together.
+    answer.__dict__["cache"] = info.hit
+    object.__setattr__(answer, "_cache_info", info)
+    return answer
+
+
+def chunk(data: bytes) -> Chunk:
+    """A piece of an answer out of OpenAI-shaped JSON."""
+    try:
+        return Chunk.model_validate_json(data)
+    except ValidationError:
+        return Chunk.model_construct(**orjson.loads(data))

@@ -1,0 +1,17 @@
+"""Process-wide settings, read at call time. `rejoinder.cache`, `rejoinder.num_retries` … are these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+cache: Any = None
+"""The cache that calls use unless they name another: a `rejoinder.Cache`, or None."""
+
+num_retries: int = 2
+"""Further attempts after a first one that failed for a passing reason."""
+
+request_timeout: float = 600.0
+"""Seconds for one attempt."""
+
+drop_params: bool = False
+"""Leave out parameters that a provider does not know, instead of raising."""

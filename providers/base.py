@@ -1,0 +1,147 @@
+"""What a provider is: a row of the table, a codec that speaks its protocol, a wire that carries the bytes.
+
+A codec does no I/O. It turns a `Request` into a `Call`, an answer's body into OpenAI-shaped JSON, and a stream's bytes
+into OpenAI-shaped chunks. A wire sends a `Call` and knows nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from ..core.types import Options, Request
+
+
+class Call(NamedTuple):
+    """What a codec wants sent."""
+
+    path: str
+    """Below the base URL, e.g. "/chat/completions"."""
+    body: bytes
+    headers: Mapping[str, str] = {}
+    """Beyond those of the deployment."""
+
+
+class Failure(NamedTuple):
+    """What a codec reads in an error's body."""
+
+    message: str
+    code: str | None = None
+    """The vendor's own word for it."""
+    kind: str | None = None
+    """"context_window" or "content_policy" where the vendor says so; else the HTTP status decides."""
+    status: int | None = None
+    """The HTTP status that an error inside a 200 answer or a stream stands for."""
+
+
+class ProviderFault(Exception):
+    """Raised by a codec for an error inside a 200 answer, or for an answer that is none. The engine gives it its class."""
+
+    def __init__(self, failure: Failure, body: bytes = b"") -> None:
+        super().__init__(failure.message)
+        self.failure, self.body = failure, body
+
+
+class StreamDecoder(ABC):
+    """Turns the bytes of one stream into OpenAI-shaped chunks. Bytes may be cut anywhere."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[bytes]:
+        """The chunks (JSON, `chat.completion.chunk`) that `data` completes. Raises `ProviderFault`."""
+
+    @abstractmethod
+    def end(self) -> list[bytes]:
+        """What is left when the bytes end. Raises `ProviderFault` if the answer is not complete."""
+
+
+class Codec(ABC):
+    """One protocol."""
+
+    @abstractmethod
+    def encode(self, request: Request, provider: Provider) -> Call:
+        """What to send. Raises `InvalidRequest` for what the protocol cannot say."""
+
+    @abstractmethod
+    def decode(self, body: bytes, request: Request) -> bytes:
+        """An answer as OpenAI-shaped JSON (`chat.completion`). Raises `ProviderFault`."""
+
+    @abstractmethod
+    def decoder(self, request: Request) -> StreamDecoder:
+        """A decoder for one stream."""
+
+    @abstractmethod
+    def failure(self, status: int, body: bytes) -> Failure:
+        """What an error's body says. Never raises, whatever the body."""
+
+    @abstractmethod
+    def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
+        """The URL and headers that the vendor's SDK would use for this request's deployment and path."""
+
+    @abstractmethod
+    def parameters(self, provider: Provider) -> frozenset[str]:
+        """The chat parameters that this provider takes."""
+
+
+class Reply(NamedTuple):
+    """A whole answer as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class OpenReply(Protocol):
+    """An answer whose body is still coming. `batches` gives bytes as they arrive; both forms exist, one is used."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def read(self) -> bytes: ...
+    async def aread(self) -> bytes: ...
+    def batches(self) -> Iterator[bytes]: ...
+    def abatches(self) -> AsyncIterator[bytes]: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class Wire(Protocol):
+    """Carries a `Call` to a deployment and its answer back. Errors of transport are `APIConnectionError`s."""
+
+    def send(self, call: Call, request: Request, options: Options) -> Reply: ...
+    async def asend(self, call: Call, request: Request, options: Options) -> Reply: ...
+    def open(self, call: Call, request: Request, options: Options) -> OpenReply: ...
+    async def aopen(self, call: Call, request: Request, options: Options) -> OpenReply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row of the table: where a vendor is, and in what it differs from its protocol."""
+
+    name: str
+    base_url: str
+    """Where it answers; empty if the caller must say."""
+    codec: str = "openai"
+    """Which protocol it speaks: a name in `providers.table.CODECS`."""
+    key_env: tuple[str, ...] = ()
+    """Environment variables that may hold the key, the first that is set counts."""
+    base_env: tuple[str, ...] = ()
+    """Environment variables that may hold another base URL."""
+    needs_key: bool = True
+    open_ended: bool = False
+    """True if it takes parameters that OpenAI does not know (sampling of local servers, say): they are passed on."""
+    refused: frozenset[str] = frozenset()
+    """Chat parameters that it does not take."""
+    extra: frozenset[str] = frozenset()
+    """Parameters of its own that it takes beside OpenAI's."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that it knows by another name."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that it wants on each call."""
+    stream_usage: bool = True
+    """True if it takes `stream_options={"include_usage": true}`."""
+    fix: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Mends an answer or chunk (already parsed) where the vendor leaves the protocol."""
+    docs: str = ""
+    """The vendor's page that the row was checked against."""

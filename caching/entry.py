@@ -1,0 +1,110 @@
+"""How an answer is kept: a fixed header, then JSON. Never pickle.
+
+    offset  size  what
+    0       4     b"RJE" and the schema number, 1
+    4       1     flags: 1 = the sections are deflated
+    5       3     nothing
+    8       8     when it was stored, seconds since the epoch, float64
+    16      8     TTL in seconds, float64; 0 = for ever
+    24      4     length of the body: OpenAI-shaped JSON of the whole answer
+    28      4     length of the chunks: their JSON, one a line; 0 if the answer did not come as a stream
+    32      4     length of the timing: a JSON list of milliseconds, one a chunk; 0 if not recorded
+    36      4     length of the notes: JSON about the request, for listing and explaining
+    40      4     CRC-32 of the sections as stored
+    44            the sections
+
+All numbers are little-endian. Whatever does not read back exactly is no entry.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+HEADER = struct.Struct("<4sB3xddIIIII")
+MAGIC = b"RJE1"
+DEFLATED = 1
+DEFLATE_OVER = 64 * 1024
+"""Sections larger than this are deflated."""
+MOST = 512 * 2**20
+"""Sections that claim to be larger are not read."""
+
+
+class BadEntry(ValueError):
+    """Bytes that are no entry: truncated, from another version, or not ours."""
+
+
+class Entry(NamedTuple):
+    """One stored answer."""
+
+    stored_at: float
+    ttl: float | None
+    body: bytes
+    chunks: tuple[bytes, ...] = ()
+    timing: tuple[float, ...] = ()
+    """Milliseconds from the start of the stream to each chunk."""
+    notes: bytes = b""
+
+    def described(self) -> dict[str, Any]:
+        """The notes, read."""
+        return orjson.loads(self.notes) if self.notes else {}
+
+
+def pack(entry: Entry, *, deflate: bool = True) -> bytes:
+    """`entry` as bytes."""
+    chunks = b"\n".join(entry.chunks)
+    timing = orjson.dumps([round(moment, 1) for moment in entry.timing]) if entry.timing else b""
+    sections = entry.body + chunks + timing + entry.notes
+    flags = 0
+    if deflate and len(sections) > DEFLATE_OVER:
+        sections, flags = zlib.compress(sections, 1), DEFLATED
+    lengths = (len(entry.body), len(chunks), len(timing), len(entry.notes))
+    return HEADER.pack(MAGIC, flags, entry.stored_at, entry.ttl or 0.0, *lengths, zlib.crc32(sections)) + sections
+
+
+def unpack(data: bytes, *, verify: bool = True) -> Entry:
+    """The entry that `data` holds. Raises `BadEntry`. `verify=False` skips the checksum, for this process's own memory."""
+    try:
+        magic, flags, stored_at, ttl, body, chunks, timing, notes, crc = HEADER.unpack_from(data)
+    except struct.error:
+        raise BadEntry(f"{len(data)} bytes are too few for an entry") from None
+    if magic != MAGIC:
+        raise BadEntry(f"starts with {magic!r}, not {MAGIC!r}")
+    total = body + chunks + timing + notes
+    if verify and zlib.crc32(memoryview(data)[HEADER.size :]) != crc:
+        raise BadEntry("the checksum does not fit")
+    start = HEADER.size
+    if flags & DEFLATED:
+        data, start = _inflate(data, total), 0
+    if len(data) - start != total:
+        raise BadEntry(f"{len(data) - start} bytes of sections, {total} announced")
+    if not chunks and not timing:
+        return Entry(stored_at, ttl or None, data[start : start + body], (), (), data[start + body :])
+    return _with_chunks(data, start, stored_at, ttl, body, chunks, timing)
+
+
+def _inflate(data: bytes, total: int) -> bytes:
+    if total > MOST:
+        raise BadEntry(f"{total} bytes announced, more than {MOST}")
+    try:
+        engine = zlib.decompressobj()
+        return engine.decompress(memoryview(data)[HEADER.size :], total + 1)
+    except zlib.error as error:
+        raise BadEntry(f"does not inflate: {error}") from None
+
+
+def _with_chunks(data: bytes, start: int, stored_at: float, ttl: float, body: int, chunks: int, timing: int) -> Entry:
+    first = start + body
+    second = first + chunks
+    third = second + timing
+    try:
+        moments: Sequence[Any] = orjson.loads(data[second:third]) if timing else ()
+        clean = tuple(float(moment) for moment in moments)
+    except (ValueError, TypeError) as error:
+        raise BadEntry(f"the timing does not read: {error}") from None
+    pieces = tuple(data[first:second].split(b"\n")) if chunks else ()
+    return Entry(stored_at, ttl or None, data[start:first], pieces, clean, data[third:])

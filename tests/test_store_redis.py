@@ -1,0 +1,621 @@
+"""The Redis store, against a real server and against servers that fail in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import redis
+
+from rejoinder.caching.stores.redis import RedisStore
+from rejoinder.core.errors import ConfigurationError, MissingPackage
+from tests.fixtures.servers import (
+    RedisServer,
+    dying_server,
+    fickle_proxy,
+    free_port,
+    redis_server,
+    refusing_server,
+    silent_server,
+    stalling_server,
+)
+
+OUTAGE = (redis.RedisError, OSError)  # TimeoutError is an OSError
+
+# A reply that says 100 bytes follow, and then too few.
+HALF_A_REPLY = b"$100\r\nhalf of it"
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    shared_server.command("FLUSHALL")
+    return shared_server
+
+
+@pytest.fixture
+def store(server: RedisServer) -> Iterator[RedisStore]:
+    store = RedisStore(url=server.url)
+    yield store
+    store.close()
+
+
+def run_both(store: RedisStore, method: str, *args: Any) -> Iterator[Callable[[], Any]]:
+    yield lambda: getattr(store, method)(*args)
+    yield lambda: asyncio.run(getattr(store, "a" + method)(*args))
+
+
+def seconds_to_fail(call: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    with pytest.raises(OUTAGE):
+        call()
+    return time.monotonic() - started
+
+
+# What is stored
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\r\n", b"+OK\r\n", b"-ERR no\r\n", b"$-1\r\n", b"nil", b"\x00\xff" * 3, bytes(range(256)) * 4096],
+    ids=["empty", "line", "ok", "error", "nil", "word", "binary", "1 MB"],
+)
+def test_values_come_back_exactly(store: RedisStore, value: bytes) -> None:
+    store.set("key", value)
+    assert store.get("key") == value
+    assert asyncio.run(store.aget("key")) == value
+
+
+def test_what_sync_stores_async_finds_and_removes(store: RedisStore) -> None:
+    async def use() -> None:
+        assert await store.aget("key") == b"value"
+        assert await store.adelete("key") is True
+        assert await store.adelete("key") is False
+        await store.aset("other", b"v", ttl=100)
+
+    store.set("key", b"value")
+    asyncio.run(use())
+    assert store.get("key") is None
+    (record,) = store.scan()
+    assert record.key == "other"
+    assert record.expires_at == pytest.approx(time.time() + 100, abs=2)
+
+
+def test_a_ttl_below_a_millisecond_still_expires(store: RedisStore) -> None:
+    store.set("key", b"value", ttl=0.0000001)
+    time.sleep(0.01)
+    assert store.get("key") is None
+
+
+def test_setting_again_without_a_ttl_lifts_the_old_one(store: RedisStore) -> None:
+    store.set("key", b"old", ttl=5)
+    store.set("key", b"new")
+    assert [(record.size, record.stored_at, record.expires_at) for record in store.scan()] == [(3, 0.0, None)]
+
+
+@pytest.mark.parametrize("method", ["clear", "aclear"])
+def test_clear_takes_glob_characters_literally(store: RedisStore, method: str) -> None:
+    keys = ["a*b:1", "axb:1", "[ab]:1", "a:1", "q?:1", "qq:1", "back\\slash:1", "backslash:1", "é^-:1"]
+    for key in keys:
+        store.set(key, b"v")
+    for prefix in ["a*b", "[ab]", "q?", "back\\slash", "é^-"]:
+        result = getattr(store, method)(prefix)
+        assert (asyncio.run(result) if method == "aclear" else result) == 1, prefix
+    assert {record.key for record in store.scan()} == {"axb:1", "a:1", "qq:1", "backslash:1"}
+
+
+@pytest.mark.parametrize("method", ["clear", "aclear"])
+def test_clear_removes_thousands_of_entries_and_nothing_else(
+    store: RedisStore, server: RedisServer, method: str
+) -> None:
+    client = redis.Redis(port=server.port)
+    with client.pipeline() as pipeline:
+        for number in range(3000):
+            pipeline.set(f"rejoinder:e:n:{number}", b"v")
+            pipeline.set(f"foreign:{number}", b"v")
+        pipeline.execute()
+    assert sum(1 for _ in store.scan("n:")) == 3000
+    result = getattr(store, method)()
+    assert (asyncio.run(result) if method == "aclear" else result) == 3000
+    assert client.dbsize() == 3000
+    client.close()
+
+
+def test_two_prefixes_do_not_see_each_other(server: RedisServer, store: RedisStore) -> None:
+    other = RedisStore(url=server.url, prefix="rejoinder:other:")
+    store.set("key", b"mine")
+    other.set("key", b"other")
+    assert (store.get("key"), other.get("key")) == (b"mine", b"other")
+    assert other.clear() == 1
+    assert store.get("key") == b"mine"
+    other.close()
+
+
+def test_scan_passes_over_keys_that_are_not_ours(store: RedisStore, server: RedisServer) -> None:
+    server.command("RPUSH", "rejoinder:e:list", "x")
+    store.set("key", b"value")
+    assert [record.key for record in store.scan()] == ["key"]
+
+
+# Leases
+
+
+def test_a_lease_has_one_holder_until_it_is_given_back(store: RedisStore) -> None:
+    token = store.lease("key", 10)
+    assert token is not None
+    assert store.lease("key", 10) is None
+    assert asyncio.run(store.alease("key", 10)) is None
+    assert store.renew("key", token, 20) is True
+    assert asyncio.run(store.arenew("key", "not the token", 20)) is False
+    assert store.release("key", "not the token") is False
+    assert asyncio.run(store.arelease("key", token)) is True
+    assert asyncio.run(store.alease("key", 10)) is not None
+
+
+def test_a_lease_runs_out_and_renewing_prolongs_it(store: RedisStore, server: RedisServer) -> None:
+    token = store.lease("key", 0.02)
+    assert token is not None
+    assert store.renew("key", token, 30)
+    time.sleep(0.03)
+    assert store.lease("key", 1) is None
+    assert b":29" in server.command("PTTL", "rejoinder:l:key")
+    assert store.renew("key", token, 0.001)
+    time.sleep(0.01)
+    assert store.renew("key", token, 10) is False
+    assert store.lease("key", 1) is not None
+
+
+def test_leases_are_no_entries(store: RedisStore) -> None:
+    token = store.lease("key", 10)
+    assert token is not None
+    assert list(store.scan()) == []
+    assert store.clear() == 0
+    assert store.release("key", token)
+
+
+def test_scripts_survive_a_server_that_has_forgotten_them(store: RedisStore, server: RedisServer) -> None:
+    for _ in range(2):
+        token = store.lease("key", 10)
+        assert token is not None
+        assert store.renew("key", token, 10)
+        assert store.release("key", token)
+        server.command("SCRIPT", "FLUSH")
+
+
+# Ways to say where
+
+
+def test_ways_to_say_where_the_server_is(server: RedisServer) -> None:
+    RedisStore(host="127.0.0.1", port=server.port, db=3).set("key", b"in three")
+    for store in [
+        RedisStore(url=f"redis://127.0.0.1:{server.port}/3"),
+        RedisStore(url=f"redis://127.0.0.1:{server.port}?db=3"),
+        RedisStore(url=f"redis://127.0.0.1:{server.port}", db=3),
+        RedisStore(url=f"unix://{server.unix_socket}?db=3"),
+        RedisStore(unix_socket_path=server.unix_socket, db=3),
+    ]:
+        assert store.get("key") == b"in three"
+        assert asyncio.run(store.aget("key")) == b"in three"
+        store.close()
+
+
+def test_passwords_and_users_work_and_are_never_shown() -> None:
+    with redis_server("--requirepass", "s3cret") as server:
+        admin = RedisStore(port=server.port, host="127.0.0.1", password="s3cret")
+        admin.set("key", b"value")
+        admin._client.acl_setuser("app", enabled=True, passwords=["+p@ss:w#rd"], keys=["app:*"], commands=["+@all"])
+        app = RedisStore(url=f"redis://app:p%40ss%3Aw%23rd@127.0.0.1:{server.port}/0", prefix="app:")
+        for call in run_both(app, "set", "key", b"value"):
+            call()
+        assert "s3cret" not in repr(admin)
+        assert "p@ss" not in repr(app)
+        wrong = RedisStore(port=server.port, host="127.0.0.1", username="app", password="wr0ng")
+        foreign = RedisStore(port=server.port, host="127.0.0.1", username="app", password="p@ss:w#rd")
+        for store in wrong, foreign:
+            for call in run_both(store, "get", "key"):
+                with pytest.raises(redis.RedisError) as caught:
+                    call()
+                assert "wr0ng" not in str(caught.value)
+                assert "p@ss" not in str(caught.value)
+        for store in admin, app, wrong, foreign:
+            store.close()
+
+
+@pytest.mark.parametrize("url", ["redis://:hush#hush@host:1/0", "http://:hush@host", "redis://:hush@host:hush/0"])
+def test_an_unreadable_url_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore(url=url)
+    assert "hush" not in str(caught.value)
+
+
+def test_clients_that_decode_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        RedisStore(client=redis.Redis(decode_responses=True))
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        RedisStore(decode_responses=True)
+
+
+def test_a_client_of_the_caller_serves_both_ways_and_stays_open(server: RedisServer) -> None:
+    client = redis.Redis(port=server.port)
+    store = RedisStore(client=client)
+
+    async def use() -> None:
+        await store.aset("n:1", b"value")
+        assert await store.aget("n:1") == b"value"
+        token = await store.alease("key", 10)
+        assert token is not None
+        assert await store.arelease("key", token)
+        assert await store.aclear("n") == 1
+        await store.aclose()
+
+    asyncio.run(use())
+    assert client.connection_pool._available_connections[0].is_connected
+    client.close()
+
+
+def test_an_async_client_of_the_caller_stays_open(server: RedisServer) -> None:
+    async def use() -> None:
+        aclient = redis.asyncio.Redis(port=server.port)
+        store = RedisStore(port=server.port, aclient=aclient)
+        await store.aset("key", b"value")
+        await store.aclose()
+        assert aclient.connection_pool._available_connections[0].is_connected
+        await aclient.aclose()
+
+    asyncio.run(use())
+
+
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(MissingPackage, match="The Redis store needs 'redis': pip install 'redis'"):
+        RedisStore()
+
+
+# Outages
+
+SICK: dict[str, Callable[[], AbstractContextManager[int]]] = {
+    "refuses": refusing_server,
+    "never answers": silent_server,
+    "stalls in mid-reply": lambda: stalling_server(HALF_A_REPLY),
+    "dies in mid-reply": lambda: dying_server(HALF_A_REPLY),
+    "talks nonsense": lambda: stalling_server(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("method", ["get", "lease"])
+@pytest.mark.parametrize("password", [None, "secret"])
+@pytest.mark.parametrize("sick", SICK.values(), ids=SICK)
+def test_every_outage_raises_within_the_budget(
+    sick: Callable[[], AbstractContextManager[int]], password: str | None, method: str
+) -> None:
+    with sick() as port:
+        store = RedisStore(host="127.0.0.1", port=port, password=password, budget=0.1)
+        for call in run_both(store, method, "key", *([10] if method == "lease" else [])):
+            assert seconds_to_fail(call) < 0.4
+        store.close()
+
+
+def test_a_thousand_calls_to_a_silent_server_fail_together() -> None:
+    async def use(port: int) -> float:
+        store = RedisStore(host="127.0.0.1", port=port, budget=0.1)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(store.aget(str(n)) for n in range(1000)), return_exceptions=True)
+        assert all(isinstance(answer, TimeoutError) for answer in answers)
+        await store.aclose()
+        return time.monotonic() - started
+
+    with silent_server() as port:
+        # In turns of 32 it would take more than three seconds.
+        assert asyncio.run(use(port)) < 0.6
+
+
+def test_a_frozen_server_costs_the_budget_and_is_used_again_once_thawed(server: RedisServer) -> None:
+    store = RedisStore(url=server.url, budget=0.1)
+    store.set("key", b"value")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for call in run_both(store, "get", "key"):
+            assert 0.05 < seconds_to_fail(call) < 0.5
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    for call in run_both(store, "get", "key"):
+        assert call() == b"value"
+    store.close()
+
+
+async def test_the_first_call_after_a_restart_works() -> None:
+    with redis_server() as server:
+        store = RedisStore(url=server.url)
+        store.set("key", b"value")
+        assert await store.aget("key") == b"value"
+        server.kill()
+        with pytest.raises(OUTAGE):
+            store.get("key")
+        with pytest.raises(OUTAGE):
+            await store.aget("key")
+        server.start()
+        assert store.get("key") is None
+        assert await store.aget("key") is None
+        server.kill()
+        server.start()  # nobody noticed
+        assert store.get("key") is None
+        assert await store.aget("key") is None
+        await store.aclose()
+
+
+async def test_connections_closed_by_an_idle_timeout_are_no_failure(store: RedisStore, server: RedisServer) -> None:
+    store.set("key", b"value")
+    assert await store.aget("key") == b"value"
+    server.command("CLIENT", "KILL", "TYPE", "normal")
+    assert store.get("key") == b"value"
+    assert await store.aget("key") == b"value"
+    await store.aclose()
+
+
+async def test_a_connection_that_closes_on_being_used_is_replaced_once(server: RedisServer) -> None:
+    # The race that redis-py's look at a pooled connection cannot see: open when looked at, closed when used.
+    with fickle_proxy(server.port) as port:
+        store = RedisStore(host="127.0.0.1", port=port)
+        store.set("key", b"value")
+        assert store.get("key") == b"value"
+        await store.aset("key", b"other")
+        assert await store.aget("key") == b"other"
+        await store.aclose()
+
+
+def test_a_busy_loop_is_not_taken_for_a_silent_server(server: RedisServer) -> None:
+    async def use() -> None:
+        store = RedisStore(url=server.url, budget=0.02)
+        await store.aset("key", b"value")
+        call = asyncio.ensure_future(store.aget("key"))
+        for _ in range(4):
+            await asyncio.sleep(0)
+            time.sleep(0.04)  # each turn of the loop takes two budgets
+        assert await call == b"value"
+        await store.aclose()
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("how", ["read-only", "full"])
+def test_a_server_that_cannot_write_still_answers(how: str) -> None:
+    with redis_server() as server:
+        store = RedisStore(url=server.url)
+        store.set("key", b"value")
+        if how == "read-only":
+            server.command("CONFIG", "SET", "replica-serve-stale-data", "yes")
+            server.command("REPLICAOF", "127.0.0.1", str(free_port()))
+        else:
+            server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            server.command("CONFIG", "SET", "maxmemory", "1")
+        for call in run_both(store, "set", "key", b"other"):
+            with pytest.raises(redis.RedisError):
+                call()
+        for call in run_both(store, "get", "key"):
+            assert call() == b"value"
+        with pytest.raises(redis.RedisError):
+            store.lease("key", 10)
+        store.close()
+
+
+# Concurrency
+
+
+def test_a_thousand_agets_at_once_succeed_with_few_connections(store: RedisStore, server: RedisServer) -> None:
+    async def use() -> None:
+        for number in range(100):
+            await store.aset(str(number), b"v%d" % number)
+        answers = await asyncio.gather(*(store.aget(str(n % 100)) for n in range(1000)))
+        assert answers == [b"v%d" % (n % 100) for n in range(1000)]
+        assert server.command("INFO", "clients").count(b"connected_clients:") == 1
+        assert len(store._lanes[asyncio.get_running_loop()].client.connection_pool._available_connections) <= 32
+        await store.aclose()
+
+    asyncio.run(use())
+
+
+def test_a_cancelled_call_never_leaves_its_answer_to_another(store: RedisStore) -> None:
+    async def use() -> None:
+        for number in range(50):
+            await store.aset(str(number), b"%d" % number * 1000)
+        chance = random.Random(7)
+        for _ in range(200):
+            calls = [asyncio.ensure_future(store.aget(str(n))) for n in range(5)]
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+            for call in calls[: chance.randrange(1, 6)]:
+                call.cancel()
+            for number, answer in enumerate(await asyncio.gather(*calls, return_exceptions=True)):
+                assert isinstance(answer, asyncio.CancelledError) or answer == b"%d" % number * 1000
+        for number in range(50):
+            assert await store.aget(str(number)) == b"%d" % number * 1000
+        lane = store._lanes[asyncio.get_running_loop()]
+        assert not lane.client.connection_pool._in_use_connections
+        assert lane.places._value == store.max_connections
+        await store.aclose()
+
+    asyncio.run(use())
+
+
+def test_many_threads_share_a_store(store: RedisStore) -> None:
+    def use(number: int) -> bool:
+        for turn in range(50):
+            store.set(f"{number}", b"%d-%d" % (number, turn))
+            if store.get(f"{number}") != b"%d-%d" % (number, turn):
+                return False
+        return True
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(threads.map(use, range(16)))
+
+
+def test_event_loops_in_threads_and_in_a_row_each_get_their_own_connections(store: RedisStore) -> None:
+    async def use(number: int) -> bytes | None:
+        await store.aset(str(number), b"%d" % number)
+        await asyncio.gather(*(store.aget(str(number)) for _ in range(5)))
+        return await store.aget(str(number))
+
+    for number in range(5):
+        assert asyncio.run(use(number)) == b"%d" % number
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda n: asyncio.run(use(n)), range(40))) == [b"%d" % n for n in range(40)]
+    assert len(store._lanes) == 0
+
+
+@pytest.mark.parametrize("ending", ["asyncio.run", "loop.close"])
+def test_loops_that_end_leave_no_connection_and_no_noise(
+    server: RedisServer, ending: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def use() -> None:
+        await asyncio.gather(*(store.aget(str(n)) for n in range(10)))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = RedisStore(url=server.url)
+        for _ in range(3):
+            if ending == "asyncio.run":
+                asyncio.run(use())
+            else:
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(use())
+                loop.close()
+        store.close()
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+    assert capfd.readouterr().err == ""
+    assert len(store._lanes) == 0
+    assert connections_to(server.port) == 0
+
+
+def test_a_store_forgotten_inside_a_loop_closes_its_connections(server: RedisServer) -> None:
+    async def use() -> None:
+        store = RedisStore(url=server.url)
+        await store.aget("key")
+        del store
+        gc.collect()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert connections_to(server.port) == 0
+
+    asyncio.run(use())
+
+
+def test_a_closed_store_opens_again(store: RedisStore, server: RedisServer) -> None:
+    async def use() -> None:
+        for _ in range(3):
+            await store.aset("key", b"value")
+            assert await store.aget("key") == b"value"
+            await store.aclose()
+            await store.aclose()
+
+    store.close()
+    asyncio.run(use())
+    for _ in range(3):
+        assert store.get("key") == b"value"
+        store.close()
+        store.close()
+    assert connections_to(server.port) == 0
+
+
+def test_closing_from_another_thread_lets_a_running_loop_close_its_own(store: RedisStore, server: RedisServer) -> None:
+    async def use() -> None:
+        await store.aset("key", b"value")
+        await asyncio.to_thread(store.close)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert connections_to(server.port) == 0
+        assert await store.aget("key") == b"value"
+
+    asyncio.run(use())
+
+
+FORKING = """
+import asyncio, os, sys
+from rejoinder.caching.stores.redis import RedisStore
+
+store = RedisStore(url=sys.argv[1])
+
+async def work(name):
+    for turn in range(100):
+        await store.aset(name, f"{name}-{turn}".encode())
+        assert await store.aget(name) == f"{name}-{turn}".encode()
+    return await store._aask(lambda client: client.client_id())  # a server's name for a connection
+
+def sync_work(name):
+    for turn in range(100):
+        store.set(name, f"{name}-{turn}".encode())
+        assert store.get(name) == f"{name}-{turn}".encode()
+    return store._client.client_id()
+
+def in_child(work):
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)  # after the traceback
+    return child
+
+def with_a_loop_of_its_own():
+    assert sync_work("child") not in ids
+    asyncio.events._set_running_loop(None)
+    assert asyncio.new_event_loop().run_until_complete(work("child")) not in ids
+
+def with_the_loop_it_was_born_with():
+    assert loop.run_until_complete(work("child")) not in ids
+
+async def fork_inside_a_loop():
+    ids.update([await work("parent"), sync_work("parent")])
+    child = in_child(with_a_loop_of_its_own)
+    assert await work("parent") in ids and sync_work("parent") in ids
+    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+    assert await work("parent") in ids and sync_work("parent") in ids
+
+ids = set()
+asyncio.run(fork_inside_a_loop())
+loop = asyncio.new_event_loop()
+ids.add(loop.run_until_complete(work("parent")))
+assert os.waitpid(in_child(with_the_loop_it_was_born_with), 0)[1] == 0, "the child failed"
+assert loop.run_until_complete(work("parent")) in ids
+"""
+
+
+def test_a_forked_child_talks_through_sockets_of_its_own(server: RedisServer) -> None:
+    run = subprocess.run([sys.executable, "-c", FORKING, server.url], capture_output=True, text=True, timeout=30)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def connections_to(port: int) -> int:
+    """The sockets of this process that are connected to `port`."""
+    wanted, count = ("127.0.0.1", port), 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            duplicate = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with duplicate:
+            try:
+                count += duplicate.getpeername() == wanted
+            except OSError:
+                continue
+    return count

@@ -15,3 +15,6 @@ request_timeout: float = 600.0
 
 drop_params: bool = False
 """Leave out parameters that a provider does not know, instead of raising."""
+
+shape: Any = None
+"""How arguments of a call become a `Request`: set by `router/shape.py`, so that a cache can give the key of a call."""

@@ -1,0 +1,479 @@
+"""The cache: the facade over one store, and the owner of everything that an entry means.
+
+Nothing in here may fail a call or make it slow. A store that raises is counted, logged once and passed by for a while.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from ..core import settings
+from ..core.errors import CacheKeyError, ConfigurationError, WrongType, suggestion
+from ..core.flow import Flow, Io, arun, run
+from ..core.types import Request
+from . import leases
+from .breaker import Breaker
+from .entry import BadEntry, Entry, pack, unpack
+from .flights import Flights
+from .keys import request_key
+from .policy import (
+    CachePolicy,
+    Controls,
+    check_mode,
+    controls_for_mode,
+    is_fresh,
+    mode_of_process,
+    seconds,
+    with_dict,
+    with_policy,
+)
+from .stores.base import Store
+
+log = logging.getLogger("rejoinder")
+
+CALL_TYPES = ("completion", "acompletion")
+TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis"}
+COUNTERS = (
+    "hits",
+    "misses",
+    "stored",
+    "shared",
+    "stale",
+    "corrupt",
+    "refused",
+    "read_errors",
+    "write_errors",
+    "lease_errors",
+    "key_errors",
+    "passed_by",
+)
+
+ambient: contextvars.ContextVar[Cache | None] = contextvars.ContextVar("rejoinder_cache", default=None)
+"""The innermost `with Cache…` block's cache."""
+
+epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("rejoinder_epoch", default=None)
+"""The n-th round of an experiment; in the key unless the policy says `per_epoch=False`."""
+
+
+class Cache:
+    """Answers that have been given before.
+
+    >>> import rejoinder
+    >>> rejoinder.cache = rejoinder.Cache(type="redis", host="localhost", port=6379)  # doctest: +SKIP
+
+    `type` is "local" (this process's memory), "disk" (one SQLite file) or "redis"; or give `store=` an object of your
+    own. `ttl` is in seconds or a text such as "3h" (None: for ever). `namespace` is a hard partition. `mode` is
+    "default_on" or "default_off" (only calls with `caching=True` or `cache=…` use it), or one of the modes of
+    `policy.MODES`. `budget` is how long a failing store may delay a call, in seconds. `on_key_error` is "raise", or
+    "skip" to answer a call uncached when a key function of the caller's own fails.
+    """
+
+    def __init__(
+        self,
+        type: str = "local",
+        host: str | None = None,
+        port: int | str | None = None,
+        password: str | None = None,
+        *,
+        username: str | None = None,
+        db: int | None = None,
+        ssl: bool | None = None,
+        redis_url: str | None = None,
+        disk_cache_dir: str | Path | None = None,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        store: Store | None = None,
+        ttl: str | float | None = None,
+        namespace: str | None = None,
+        cache_seed: object = None,
+        mode: str = "default_on",
+        supported_call_types: Sequence[str] | None = None,
+        single_flight: bool = True,
+        lease_ttl: float = 10.0,
+        budget: float = 0.1,
+        on_key_error: str = "raise",
+        default_in_memory_ttl: float | None = None,
+        default_in_redis_ttl: float | None = None,
+        clock: Callable[[], float] = time.time,
+        **store_options: Any,
+    ) -> None:
+        given = {
+            "host": host,
+            "port": port,
+            "password": password,
+            "username": username,
+            "db": db,
+            "ssl": ssl,
+            "redis_url": redis_url,
+            "disk_cache_dir": disk_cache_dir,
+            "max_entries": max_entries,
+            "max_bytes": max_bytes,
+            **store_options,
+        }
+        self.store = store if store is not None else make_store(type, given, budget)
+        self.type = self.store.name
+        self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
+        self.namespace, self.cache_seed = _namespace(namespace), cache_seed
+        self.default_on = mode != "default_off"
+        self.mode = "on" if mode in ("default_on", "default_off") else check_mode(mode)
+        self.supported_call_types = _call_types(supported_call_types)
+        self.single_flight, self.lease_ttl, self.budget, self.clock = single_flight, lease_ttl, budget, clock
+        if on_key_error not in ("raise", "skip"):
+            raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
+        self.on_key_error = on_key_error
+        self.flights = Flights()
+        self.counts = dict.fromkeys(COUNTERS, 0)
+        self._reading, self._writing = Breaker(), Breaker()
+        self._last_error: str | None = None
+        self._default = controls_for_mode(mode_of_process() or self.mode, self.ttl)
+        self._prefix = _prefix(self.namespace)
+        self._tokens: list[contextvars.Token[Cache | None]] = []
+        _living.add(self)
+
+    # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_cache_key(self, *args: Any, **kwargs: Any) -> str:
+        """The default key of a call with these arguments. Replace it on the instance, or in a subclass, with your own.
+
+        A replacement is called with the caller's arguments by name: `get_cache_key(model=…, messages=…, …)`.
+        """
+        if settings.shape is None:
+            raise ConfigurationError("Keys of calls need the router: import rejoinder, not its parts.")
+        request: Request = settings.shape(*args, **kwargs)
+        return self.key_of(request, self._default)
+
+    def key_of(self, request: Request, controls: Controls) -> str:
+        """The default key of a request: 64 hexadecimal digits."""
+        seed = self.cache_seed if controls.sample is None else f"{self.cache_seed}#{controls.sample}"
+        return request_key(
+            request, seed=seed, epoch=epoch.get() if controls.per_epoch else None, scopes=controls.scopes
+        )
+
+    def entry_key(self, request: Request, controls: Controls, arguments: Mapping[str, Any]) -> str | None:
+        """Where this call's answer is kept: the namespace, and the key. None: the call is not cached.
+
+        Raises `CacheKeyError` and `NotJSON`.
+        """
+        own = self.__dict__.get("get_cache_key")
+        if own is None and type(self).get_cache_key is not Cache.get_cache_key:
+            own = self.get_cache_key
+        if own is None:
+            key = self.key_of(request, controls)
+        else:
+            found = self._own_key(own, arguments)
+            if found is None:
+                return None
+            key = found
+        return (self._prefix if controls.namespace is None else _prefix(controls.namespace)) + key
+
+    def _own_key(self, own: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+        try:
+            key = own(**arguments)
+        except Exception as error:
+            return self._key_error(f"get_cache_key raised {type(error).__name__}: {error}", error)
+        if not isinstance(key, str) or not key:
+            return self._key_error(f"get_cache_key returned {key!r}; it must return text that is not empty", None)
+        return key
+
+    def _key_error(self, message: str, cause: Exception | None) -> None:
+        self.counts["key_errors"] += 1
+        if self.on_key_error == "raise":
+            raise CacheKeyError(message + ". With on_key_error='skip' such a call goes on uncached.") from cause
+        self._note("key_errors", message)
+
+    # ── what a call may do ────────────────────────────────────────────────────────────────────────────────────────
+
+    def controls(self, given: Any) -> Controls:
+        """What a call may do, from its own `cache=`: None, True, a `CachePolicy` or a dict."""
+        base = self._default
+        if given is None or given is True or given is self:
+            return base
+        if isinstance(given, CachePolicy):
+            return with_policy(base, given)
+        return with_dict(base, given)
+
+    # ── reading and writing, as flows ─────────────────────────────────────────────────────────────────────────────
+
+    def read(self, key: str, controls: Controls) -> Flow[Entry | None]:
+        """The entry that may serve, or None. Counts what it finds; never raises."""
+        data = yield from self._fetch(key)
+        if data is None:
+            return None
+        try:
+            entry = unpack(data, verify=not self.store.instant)
+        except BadEntry as error:
+            yield from self.set_aside(key, f"{error}")
+            return None
+        if not is_fresh(entry.stored_at, entry.ttl, controls.max_age, self.clock()):
+            self.counts["stale"] += 1
+            return None
+        return entry
+
+    def _fetch(self, key: str) -> Flow[bytes | None]:
+        store = self.store
+        if self._reading.is_open and not self._reading.allows():
+            self.counts["passed_by"] += 1
+            return None
+        try:
+            data: bytes | None = store.get(key) if store.instant else (yield Io(store.get, store.aget, (key,)))
+        except Exception as error:
+            self._failed("read", error, self._reading)
+            return None
+        if self._reading.is_open:
+            self._reading.succeed()
+        return data
+
+    def write(self, key: str, entry: Entry) -> Flow[bool]:
+        """Keep `entry`. False if the store would not; never raises."""
+        if self._writing.is_open and not self._writing.allows() or self._reading.is_open:
+            self.counts["passed_by"] += 1
+            return False
+        store = self.store
+        try:
+            data = pack(entry, deflate=not store.instant)
+            yield Io(store.set, store.aset, (key, data, entry.ttl))
+        except Exception as error:
+            self._failed("write", error, self._writing)
+            return False
+        self._writing.succeed()
+        self.counts["stored"] += 1
+        return True
+
+    def set_aside(self, key: str, why: str) -> Flow[None]:
+        """A value that is no entry is a miss, and is removed so that the next answer takes its place."""
+        self.counts["corrupt"] += 1
+        self._note("corrupt", f"The {self.type} store holds something under {key!r} that is no entry: {why}.")
+        store = self.store
+        try:
+            yield Io(store.delete, store.adelete, (key,))
+        except Exception as error:
+            self._failed("write", error, self._writing)
+
+    # ── leases, as flows ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether callers in other processes can be waited for, now."""
+        return self.single_flight and self.store.leases and not (self._reading.is_open or self._writing.is_open)
+
+    def take_lease(self, key: str) -> Flow[str | None]:
+        """A token; "" if the store would not say; None while somebody else holds the lease."""
+        store = self.store
+        try:
+            token: str | None = yield Io(store.lease, store.alease, (key, self.lease_ttl))
+        except Exception as error:
+            self._failed("lease", error, self._writing)
+            return ""
+        if token:
+            leases.keeper.hold(store, key, token, self.lease_ttl)
+        return token
+
+    def give_lease(self, key: str, token: str) -> Flow[None]:
+        """Give a lease back; never raises."""
+        leases.keeper.drop(token)
+        store = self.store
+        try:
+            yield Io(store.release, store.arelease, (key, token))
+        except Exception as error:
+            self._failed("lease", error, self._writing)
+
+    # ── trouble ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _failed(self, what: str, error: Exception, breaker: Breaker) -> None:
+        self.counts[f"{what}_errors"] += 1
+        self._last_error = f"{what}: {type(error).__name__}: {error}"
+        if breaker.fail():
+            log.warning(
+                "The %s cache failed to %s and is passed by for a while; calls go on without it. %s: %s",
+                self.type,
+                {"lease": "coordinate"}.get(what, what),
+                type(error).__name__,
+                error,
+            )
+
+    def _note(self, what: str, message: str) -> None:
+        """Log the first of its kind; the others are only counted."""
+        if self.counts[what] == 1:
+            log.warning("%s Further ones are only counted: cache.stats()[%r].", message, what)
+
+    def stats(self) -> dict[str, Any]:
+        """What happened so far, and how the store is: counters, and "closed" or "open" for the breakers."""
+        return {
+            **self.counts,
+            "store": self.type,
+            "reading": "open" if self._reading.is_open else "closed",
+            "writing": "open" if self._writing.is_open else "closed",
+            "last_error": self._last_error,
+        }
+
+    # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def clear(self) -> int:
+        """Remove every answer of this cache's namespace; how many there were."""
+        return self.store.clear(self._prefix)
+
+    async def aclear(self) -> int:
+        """Remove every answer of this cache's namespace; how many there were."""
+        return await self.store.aclear(self._prefix)
+
+    flush_cache = clear
+
+    def delete(self, key: str) -> bool:
+        """Remove the answer of one key, as `get_cache_key` gives it. True if it was there."""
+        return self.store.delete(self._prefix + key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
+        entry = run(self.read(self._prefix + "value:" + key, self._default))
+        return default if entry is None else _loads(entry.body)
+
+    def set(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
+        """Keep a JSON value of your own. False if the store would not."""
+        return run(self.write(self._prefix + "value:" + key, self._value_entry(value, ttl)))
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        """A value of your own, kept with `aset`. A stored None is a hit: it is not `default`."""
+        entry = await arun(self.read(self._prefix + "value:" + key, self._default))
+        return default if entry is None else _loads(entry.body)
+
+    async def aset(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
+        """Keep a JSON value of your own. False if the store would not."""
+        return await arun(self.write(self._prefix + "value:" + key, self._value_entry(value, ttl)))
+
+    def _value_entry(self, value: Any, ttl: str | float | None) -> Entry:
+        from .keys import canonical, encode
+
+        return Entry(self.clock(), seconds(ttl) if ttl is not None else self.ttl, encode(canonical(value)))
+
+    def close(self) -> None:
+        """Release connections and files. The cache may be used again."""
+        self.store.close()
+
+    async def aclose(self) -> None:
+        """Release connections and files. The cache may be used again."""
+        await self.store.aclose()
+
+    # ── as a context ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def memory(cls, cache_seed: object = None, **options: Any) -> Cache:
+        """A cache in this process's memory: `with Cache.memory() as cache: …`."""
+        return cls(type="local", cache_seed=cache_seed, **options)
+
+    @classmethod
+    def disk(cls, cache_seed: object = None, cache_path_root: str | Path | None = None, **options: Any) -> Cache:
+        """A cache in one file below `cache_path_root`: `with Cache.disk(cache_seed=1) as cache: …`."""
+        options.setdefault("disk_cache_dir", cache_path_root)
+        return cls(type="disk", cache_seed=cache_seed, **options)
+
+    @classmethod
+    def redis(cls, redis_url: str | None = None, cache_seed: object = None, **options: Any) -> Cache:
+        """A cache in Redis: `with Cache.redis(redis_url="redis://localhost:6379/0") as cache: …`."""
+        return cls(type="redis", redis_url=redis_url, cache_seed=cache_seed, **options)
+
+    def __enter__(self) -> Cache:
+        self._tokens.append(ambient.set(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ambient.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> Cache:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __repr__(self) -> str:
+        return f"<Cache type={self.type!r} namespace={self.namespace!r} ttl={self.ttl!r}>"
+
+
+_living: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_living):
+        cache.flights.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _loads(data: bytes) -> Any:
+    import orjson
+
+    return orjson.loads(data)
+
+
+def _prefix(namespace: str) -> str:
+    """What a namespace's keys begin with. Colons are escaped, so that no namespace is the beginning of another."""
+    return quote(namespace, safe="") + ":"
+
+
+def _namespace(namespace: str | None) -> str:
+    if namespace is not None and not isinstance(namespace, str):
+        raise WrongType(f"namespace={namespace!r} must be text, not {type(namespace).__name__}.")
+    return namespace or "default"
+
+
+def _call_types(given: Sequence[str] | None) -> frozenset[str]:
+    return frozenset(CALL_TYPES if given is None else given)
+
+
+def make_store(type: str, given: Mapping[str, Any], budget: float) -> Store:
+    """The store that `Cache(type=…)` asks for, its module loaded now. Raises `ConfigurationError`."""
+    name = TYPES.get(type) if isinstance(type, str) else None
+    if name is None:
+        raise ConfigurationError(f"Cache(type={type!r}): there are {', '.join(TYPES)}.{suggestion(str(type), TYPES)}")
+    options = {option: value for option, value in given.items() if value is not None}
+    return STORES[name](options, budget)
+
+
+def _local(options: dict[str, Any], budget: float) -> Store:
+    from .stores.memory import MemoryStore
+
+    return MemoryStore(**_only(options, ("max_entries", "max_bytes"), "local"))
+
+
+def _disk(options: dict[str, Any], budget: float) -> Store:
+    from .stores.disk import DiskStore
+
+    options = _only(options, ("disk_cache_dir", "max_bytes"), "disk")
+    return DiskStore(options.pop("disk_cache_dir", None), budget=budget, **options)
+
+
+def _redis(options: dict[str, Any], budget: float) -> Store:
+    from .stores.redis import RedisStore
+
+    url = options.pop("redis_url", None)
+    for name, variable in (("host", "REDIS_HOST"), ("port", "REDIS_PORT"), ("password", "REDIS_PASSWORD")):
+        if url is None and name not in options and os.environ.get(variable):
+            options[name] = os.environ[variable]
+    for name in ("disk_cache_dir", "max_entries", "max_bytes"):
+        if name in options:
+            raise ConfigurationError(f"Cache(type='redis') takes no {name}.")
+    if "port" in options:
+        options["port"] = int(options["port"])
+    return RedisStore(url=url, budget=budget, **options)
+
+
+def _only(options: dict[str, Any], names: tuple[str, ...], type: str) -> dict[str, Any]:
+    """`options`, if a store of this type knows them all."""
+    for name in options:
+        if name not in names:
+            raise ConfigurationError(f"Cache(type={type!r}) takes no {name}.{suggestion(name, names)}")
+    return dict(options)
+
+
+STORES: dict[str, Callable[[dict[str, Any], float], Store]] = {"local": _local, "disk": _disk, "redis": _redis}

@@ -70,8 +70,8 @@ class DiskStore(Store):
     nothing. None lifts the bound. A value larger than `max_bytes` is not kept.
 
     A damaged file is renamed to `cache.sqlite3.corrupt-<seconds>` (the latest one is kept) and a new one started, with
-    one warning in the log. Each value carries a checksum, so that a flipped bit is a miss and not a wrong answer. A file
-    that a newer version or another program wrote is left alone, and every operation raises.
+    one warning in the log. Each value carries a checksum, so that a flipped bit is a miss and not a wrong answer. A
+    file that a newer version or another program wrote is left alone, and every operation raises.
 
     Not for network file systems: SQLite's write-ahead log needs shared memory between its users.
     """
@@ -136,7 +136,9 @@ class DiskStore(Store):
         start, end = _span(prefix)
         while rows := self._read(PAGE, (start, end, self.clock(), BATCH)):
             for name, size, stored_at, expires_at in rows:
-                yield Record(name.decode("utf-8", "surrogatepass"), size, stored_at, expires_at)
+                key = _key(name)
+                if key is not None:
+                    yield Record(key, size, stored_at, expires_at)
             start = _after(rows[-1][0])
 
     # ── more than a store must have ───────────────────────────────────────────────────────────────────────────────
@@ -267,7 +269,8 @@ class DiskStore(Store):
                 return
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
             for _ in range(0, free, 1000):
-                connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+                # As a script, since this is a statement that frees one page a step, and `execute` takes one step.
+                connection.executescript("PRAGMA incremental_vacuum(1000)")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
@@ -383,11 +386,19 @@ def default_directory() -> Path:
 
 
 # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-# Stored as bytes: text with a NUL or half a surrogate pair confuses SQLite's functions, and bytes compare as memcmp does.
+# Stored as bytes: text with a NUL or half a surrogate pair confuses SQLite's functions, and bytes compare as they are.
 
 
 def _name(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")
+
+
+def _key(name: bytes) -> str | None:
+    """The text again; None for a damaged key, which nobody can ask for."""
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:
@@ -461,7 +472,7 @@ def _create(path: Path) -> None:
 
 def _connect(path: Path, budget: float, *, create: bool) -> tuple[sqlite3.Connection | None, bool]:
     """A connection and whether it is frozen; no connection if there is no table in the file yet."""
-    # In a directory that nobody may write to, a write-ahead log cannot be opened, unless the file is declared immutable.
+    # Where nobody may write, a write-ahead log cannot be opened, unless the file is declared immutable.
     for query in ("mode=rw", "mode=ro", "immutable=1"):
         connection = _raw(path, budget, query)
         try:

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import redis
 
 from rejoinder.caching.stores.redis import RedisStore
 from rejoinder.core.errors import ConfigurationError, MissingPackage
+from tests.conformance.store import StoreConformance, closing
 from tests.fixtures.servers import (
     RedisServer,
     dying_server,
@@ -54,9 +54,20 @@ def server(shared_server: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def store(server: RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(url=server.url)
-    yield store
-    store.close()
+    yield from closing(RedisStore(url=server.url))  # type: ignore[misc]
+
+
+class TestRedisStore(StoreConformance):
+    """Against a server, through clients of the store's own."""
+
+
+class TestRedisStoreOfTheCaller(StoreConformance):
+    """Against a server, through one sync client of the caller's."""
+
+    @pytest.fixture
+    def store(self, server: RedisServer) -> Iterator[RedisStore]:
+        with redis.Redis(port=server.port) as client:
+            yield from closing(RedisStore(client=client))  # type: ignore[misc]
 
 
 def run_both(store: RedisStore, method: str, *args: Any) -> Iterator[Callable[[], Any]]:
@@ -109,7 +120,31 @@ def test_a_ttl_below_a_millisecond_still_expires(store: RedisStore) -> None:
 def test_setting_again_without_a_ttl_lifts_the_old_one(store: RedisStore) -> None:
     store.set("key", b"old", ttl=5)
     store.set("key", b"new")
-    assert [(record.size, record.stored_at, record.expires_at) for record in store.scan()] == [(3, 0.0, None)]
+    assert [(record.size, record.expires_at) for record in store.scan()] == [(3, None)]
+
+
+@pytest.fixture
+def counting_server(server: RedisServer) -> Iterator[RedisServer]:
+    """The server, while it counts how often a key is used instead of when: each use adds one."""
+    server.command("CONFIG", "SET", "lfu-log-factor", "0")
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lfu")
+    yield server
+    server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+def test_a_server_that_counts_uses_does_not_know_when(counting_server: RedisServer, store: RedisStore) -> None:
+    store.set("key", b"value", ttl=10)
+    (record,) = store.scan()
+    assert (record.key, record.size, record.stored_at) == ("key", 5, 0.0)
+
+
+def test_to_look_is_not_to_use(counting_server: RedisServer, store: RedisStore) -> None:
+    store.set("key", b"value")
+    uses = counting_server.command("OBJECT", "FREQ", "rejoinder:e:key")
+    assert len(list(store.scan())) == 1
+    assert counting_server.command("OBJECT", "FREQ", "rejoinder:e:key") == uses
+    store.get("key")  # through the connection that has looked
+    assert counting_server.command("OBJECT", "FREQ", "rejoinder:e:key") != uses
 
 
 @pytest.mark.parametrize("method", ["clear", "aclear"])

@@ -47,8 +47,9 @@ class RedisStore(Store):
     `max_connections` bounds the connections of one event loop; calls beyond it wait their turn, which costs no
     throughput. Threads open a connection each as they need it.
 
-    Redis does not know when a key was written: `stored_at` is 0.0 in each `Record` of `scan`. A scan may name an entry
-    twice if the server resizes its table meanwhile.
+    Redis does not know when a key was written, only when it was last used: that is what `stored_at` says in a `Record`
+    of `scan`, to the second, and 0.0 where the server counts uses instead (an LFU eviction policy). A scan may name an
+    entry twice if the server shrinks its table meanwhile.
     """
 
     name: ClassVar[str] = "redis"
@@ -107,10 +108,12 @@ class RedisStore(Store):
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
         for names in self._batches(prefix):
-            for name, (size, rest_ms) in zip(names, self._ask(_measure, names), strict=True):
+            for name, (size, idle, rest_ms) in zip(names, self._ask(_measure, names), strict=True):
                 if size is not None and rest_ms != _GONE:
+                    now = time.time()
                     key = name.decode(errors="replace").removeprefix(self._entries)
-                    yield Record(key, size, 0.0, time.time() + rest_ms / 1000 if rest_ms != _FOREVER else None)
+                    used_at = 0.0 if idle is None else now - idle
+                    yield Record(key, size, used_at, None if rest_ms == _FOREVER else now + rest_ms / 1000)
 
     def clear(self, prefix: str = "") -> int:
         return sum(self._ask(_remove, *names) for names in self._batches(prefix))
@@ -118,7 +121,9 @@ class RedisStore(Store):
     def close(self) -> None:
         """Close the connections of threads now; a running event loop closes its own at its next turn."""
         if self._is_ours:
-            self._client.close()
+            # A call under way in another thread keeps the old client, whose last connections close with it.
+            idle, self._client = self._client.connection_pool, self._open(self._redis, self.budget)
+            idle.disconnect(inuse_connections=False)
         self._sweep()
         for loop in _keys(self._lanes):
             lane = self._lanes.pop(loop, None)
@@ -318,9 +323,9 @@ class _Patience:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._timer.cancel()
-        return await self._limit.__aexit__(kind, error, traceback)
+        await self._limit.__aexit__(kind, error, traceback)
 
     def _take_turn(self, left: int) -> None:
         if left:
@@ -386,18 +391,21 @@ def _release(client: Any, name: str, token: str) -> Any:
     return client.register_script(_RELEASE)(keys=[name], args=[token])
 
 
-def _measure(client: Any, names: list[bytes]) -> list[tuple[int | None, int]]:
-    """Each key's size, or None if it holds something that is not ours, and the milliseconds it has left."""
+def _measure(client: Any, names: list[bytes]) -> list[tuple[int | None, int | None, int]]:
+    """Of each key the size, the seconds since its last use and the milliseconds it has left. None: not of our kind."""
     pipeline = client.pipeline(transaction=False)
+    pipeline.execute_command("CLIENT", "NO-TOUCH", "ON")  # to look is not to use; from Redis 7.2 on
     for name in names:
+        pipeline.object("IDLETIME", name)
         pipeline.strlen(name)
         pipeline.pttl(name)
-    answers = pipeline.execute(raise_on_error=False)
-    for answer in answers:
+    pipeline.execute_command("CLIENT", "NO-TOUCH", "OFF")
+    answers = pipeline.execute(raise_on_error=False)[1:-1]
+    for answer in answers[1::3]:
         if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
             raise answer
-    sizes = (None if isinstance(size, Exception) else size for size in answers[::2])
-    return list(zip(sizes, answers[1::2], strict=True))
+    answers = [None if isinstance(answer, Exception) else answer for answer in answers]
+    return list(zip(answers[1::3], answers[::3], answers[2::3], strict=True))
 
 
 def _milliseconds(ttl: float) -> int:

@@ -58,8 +58,8 @@ COUNTERS = (
     "passed_by",
 )
 
-ambient: contextvars.ContextVar[Cache | None] = contextvars.ContextVar("rejoinder_cache", default=None)
-"""The innermost `with Cache…` block's cache."""
+ambient: contextvars.ContextVar[tuple[Cache, ...]] = contextvars.ContextVar("rejoinder_cache", default=())
+"""The caches of the `with Cache…` blocks around this point, the innermost last."""
 
 epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("rejoinder_epoch", default=None)
 """The n-th round of an experiment; in the key unless the policy says `per_epoch=False`."""
@@ -137,7 +137,6 @@ class Cache:
         self._last_error: str | None = None
         self._default = controls_for_mode(mode_of_process() or self.mode, self.ttl)
         self._prefix = _prefix(self.namespace)
-        self._tokens: list[contextvars.Token[Cache | None]] = []
         _living.add(self)
 
     # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,10 +158,12 @@ class Cache:
             request, seed=seed, epoch=epoch.get() if controls.per_epoch else None, scopes=controls.scopes
         )
 
-    def entry_key(self, request: Request, controls: Controls, arguments: Mapping[str, Any]) -> str | None:
+    def entry_key(
+        self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]
+    ) -> str | None:
         """Where this call's answer is kept: the namespace, and the key. None: the call is not cached.
 
-        Raises `CacheKeyError` and `NotJSON`.
+        `model`, `messages` and `params` are the caller's own arguments. Raises `CacheKeyError` and `NotJSON`.
         """
         own = self.__dict__.get("get_cache_key")
         if own is None and type(self).get_cache_key is not Cache.get_cache_key:
@@ -170,7 +171,7 @@ class Cache:
         if own is None:
             key = self.key_of(request, controls)
         else:
-            found = self._own_key(own, arguments)
+            found = self._own_key(own, {"model": model, "messages": messages, **params})
             if found is None:
                 return None
             key = found
@@ -382,11 +383,11 @@ class Cache:
         return cls(type="redis", redis_url=redis_url, cache_seed=cache_seed, **options)
 
     def __enter__(self) -> Cache:
-        self._tokens.append(ambient.set(self))
+        ambient.set((*ambient.get(), self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        ambient.reset(self._tokens.pop())
+        ambient.set(ambient.get()[:-1])
 
     async def __aenter__(self) -> Cache:
         return self.__enter__()

@@ -1,0 +1,82 @@
+"""A deployment: one place where a model is served, with all that is needed to call it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from ..core.types import Options, Request
+from . import table
+from .base import Codec, Provider, Wire
+
+
+class Deployment(NamedTuple):
+    provider: Provider
+    codec: Codec
+    wire: Wire
+    name: str
+    """For messages; never has a key in it."""
+
+
+MOST = 512
+_wires: OrderedDict[tuple[Any, ...], Wire] = OrderedDict()
+_lock = threading.Lock()
+
+
+def deployment(request: Request, options: Options) -> Deployment:
+    """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where no base URL is known."""
+    provider = table.PROVIDERS[request.provider]
+    codec = table.codec(provider.codec)
+    return Deployment(provider, codec, wire(request, options, provider, codec), request.full_model)
+
+
+def wire(request: Request, options: Options, provider: Provider, codec: Codec) -> Wire:
+    if provider.name == "echo" or hasattr(options.client, "answers"):
+        from .echo import wire_for
+
+        return wire_for(options.client)
+    if options.client is not None:
+        from .sdk import ClientWire
+
+        return ClientWire(options.client, request.full_model)
+    return _http_wire(request, api_key(provider, options, request), provider, codec)
+
+
+def _http_wire(request: Request, key: str | None, provider: Provider, codec: Codec) -> Wire:
+    """The wire of this place, made with the vendor's SDK on first use and kept."""
+    place = (provider.name, request.api_base, request.api_version, key)
+    found = _wires.get(place)
+    if found is not None:
+        return found
+    from .http import HttpWire
+
+    url, headers = codec.template(provider, request, key)
+    new = HttpWire(url, headers, request.full_model)
+    with _lock:
+        _wires[place] = new
+        while len(_wires) > MOST:
+            _wires.popitem(last=False)
+    return new
+
+
+def api_key(provider: Provider, options: Options, request: Request) -> str | None:
+    """The caller's key, or the environment's. Raises `MissingAPIKey` where one is needed."""
+    key = options.api_key() if callable(options.api_key) else options.api_key
+    if key:
+        return str(key)
+    for name in provider.key_env:
+        if os.environ.get(name):
+            return os.environ[name]
+    if not request.api_base:
+        from ..core.api_errors import invalid
+
+        raise invalid(f"{provider.name!r} has no base URL of its own. Pass api_base=.", provider=provider.name)
+    if provider.needs_key:
+        from ..core.api_errors import MissingAPIKey, local_error
+
+        said = " or set " + " or ".join(provider.key_env) if provider.key_env else ""
+        message = f"No API key for {provider.name!r}. Pass api_key={said}."
+        raise local_error(MissingAPIKey, message, provider=provider.name, model=request.model)
+    return None

@@ -1,0 +1,182 @@
+"""From a caller's arguments to a `Request` and its `Options`. Pure, but for the environment variables of base URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..core import settings
+from ..core.types import Options, Request
+from ..providers import table
+
+OURS = frozenset(
+    {
+        "api_base",
+        "api_key",
+        "api_version",
+        "base_url",
+        "cache",
+        "caching",
+        "client",
+        "deadline",
+        "drop_params",
+        "extra_body",
+        "extra_headers",
+        "fallbacks",
+        "max_retries",
+        "messages",
+        "metadata",
+        "mock_response",
+        "model",
+        "num_retries",
+        "replay_timing",
+        "request_timeout",
+        "stream",
+        "stream_options",
+        "timeout",
+    }
+)
+"""Arguments of a call that are not chat parameters of the vendor."""
+
+PLAIN = frozenset({str, int, float, bool, list, dict})
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+def shape(model: str, messages: Any = None, **params: Any) -> Request:
+    """The request that `completion` with these arguments makes. Raises `UnknownProvider` and `InvalidRequest`."""
+    return shape_request(model, messages, params)
+
+
+def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Request:
+    """The same, from a dict."""
+    if type(model) is not str or not model:
+        raise _invalid(f"model={model!r} must be text such as 'openai/gpt-4o'.")
+    if type(messages) is not list:
+        messages = _message_list(messages)
+    for message in messages:
+        if type(message) is not dict:
+            messages = [_message_dict(item, index) for index, item in enumerate(messages)]
+            break
+    provider, name = table.resolve(model)
+    if not params:
+        return Request("chat", provider.name, name, table.api_base(provider, None), messages, {})
+    parameters = {}
+    for key, value in params.items():
+        if key not in OURS and value is not None and (type(value) in PLAIN or not _is_absent(value)):
+            parameters[key] = value
+    if "response_format" in parameters and isinstance(parameters["response_format"], type):
+        from ..core.schema import response_format
+
+        parameters["response_format"] = response_format(parameters["response_format"])
+    get = params.get
+    return Request(
+        "chat",
+        provider.name,
+        name,
+        table.api_base(provider, get("api_base") or get("base_url")),
+        messages,
+        parameters,
+        get("extra_body"),
+        get("extra_headers"),
+        get("api_version"),
+        bool(get("stream")),
+        get("stream_options"),
+    )
+
+
+def options_of(params: Mapping[str, Any]) -> Options:
+    """How the request is to be sent. Raises `InvalidRequest` for numbers that make no sense."""
+    get = params.get
+    retries = get("num_retries")
+    if retries is None:
+        retries = get("max_retries")
+    if retries is None:
+        retries = settings.num_retries
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise _invalid(f"num_retries={retries!r} must be a whole number, 0 or more.")
+    timeout = get("timeout") if get("timeout") is not None else get("request_timeout")
+    if isinstance(timeout, (int, float)) and not timeout > 0:
+        raise _invalid(f"timeout={timeout!r} must be more than 0 seconds.")
+    drop = get("drop_params")
+    return Options(
+        api_key=get("api_key"),
+        timeout=timeout,
+        num_retries=retries,
+        deadline=get("deadline"),
+        drop_params=settings.drop_params if drop is None else bool(drop),
+        client=get("client"),
+    )
+
+
+def check(request: Request) -> None:
+    """Raise `InvalidRequest` for messages that no vendor would take, before anything is sent."""
+    if not request.messages:
+        raise _invalid("messages is empty. Give at least one: [{'role': 'user', 'content': 'Hello'}].", request)
+    for index, message in enumerate(request.messages):
+        _check_message(message, index, request)
+    for name in ("extra_body", "extra_headers", "stream_options"):
+        value = getattr(request, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise _invalid(f"{name}={value!r} must be a dict, not {type(value).__name__}.", request)
+
+
+def _check_message(message: Mapping[str, Any], index: int, request: Request) -> None:
+    role = message.get("role")
+    if role not in ROLES:
+        said = "has no role" if role is None else f"has the role {role!r}"
+        raise _invalid(f"messages[{index}] {said}; write one of {', '.join(ROLES)}.", request)
+    content = message.get("content")
+    if content is not None and not isinstance(content, (str, list, tuple)):
+        raise _invalid(f"messages[{index}]['content'] is {_short(content)}; it must be text or a list of parts.", request)
+    if content is None and role in ("system", "developer", "user", "tool"):
+        raise _invalid(f"messages[{index}] (role {role!r}) has no content.", request)
+    if isinstance(content, str):
+        return
+    for place, part in enumerate(content or ()):
+        if not isinstance(part, (Mapping, str)) and not hasattr(part, "model_dump"):
+            raise _invalid(f"messages[{index}]['content'][{place}] is {_short(part)}; a part must be a dict.", request)
+
+
+def without(request: Request, names: set[str]) -> Request:
+    """The request without these parameters."""
+    kept = {name: value for name, value in request.parameters.items() if name not in names}
+    return request._replace(parameters=kept)
+
+
+def _message_list(messages: Any) -> list[Any]:
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        said = "is missing" if messages is None else f"is {_short(messages)}"
+        raise _invalid(f"messages {said}; it must be a list: [{{'role': 'user', 'content': 'Hello'}}].")
+    return list(messages)
+
+
+def _message_dict(message: Any, index: int) -> Any:
+    """A message as a dict: answers of earlier calls may be put into `messages` as they are."""
+    if type(message) is dict:
+        return message
+    if hasattr(message, "model_dump"):
+        return message.model_dump(mode="json", exclude_none=True)
+    if isinstance(message, Mapping):
+        return dict(message)
+    raise _invalid(f"messages[{index}] is {_short(message)}; it must be a dict with 'role' and 'content'.")
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a value is the openai or anthropic package's word for "not given"."""
+    return type(value).__name__ in ("NotGiven", "Omit")
+
+
+def _short(value: Any) -> str:
+    text = f"{value!r} ({type(value).__name__})"
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
+def _invalid(message: str, request: Request | None = None) -> Exception:
+    from ..core.api_errors import invalid
+
+    if request is None:
+        return invalid(message)
+    return invalid(message, provider=request.provider, model=request.model)
+
+
+settings.shape = shape

@@ -53,6 +53,10 @@ PRUNE = "DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE expires
 BYTES_IN_USE = """SELECT (page_count - freelist_count) * page_size
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
 
+# The second, because the module cannot decode messages in which SQLite quotes a damaged file.
+FAILURES = (sqlite3.DatabaseError, UnicodeDecodeError)
+Failure = sqlite3.DatabaseError | UnicodeDecodeError
+
 BATCH = 500  # rows a page of a scan, and rows a transaction of clear and prune
 NOTES = 1000  # uses remembered until the next write; further ones are not noted
 NOTE_EVERY = 60.0  # seconds between two writings of these notes
@@ -218,7 +222,7 @@ class DiskStore(Store):
             try:
                 connection = link.open(create=False)
                 return [] if connection is None else connection.execute(statement, arguments).fetchall()
-            except sqlite3.DatabaseError as error:
+            except FAILURES as error:
                 if not link.recover(error):
                     raise
                 return []
@@ -235,7 +239,7 @@ class DiskStore(Store):
             link.distrust()
             try:
                 return _transact(link.open(create=create), work)
-            except sqlite3.DatabaseError as error:
+            except FAILURES as error:
                 if not link.recover(error):
                     raise
             return _transact(link.open(create=create), work)
@@ -313,16 +317,19 @@ class _Link:
     def __del__(self) -> None:
         self.close()
 
-    def recover(self, error: sqlite3.DatabaseError) -> bool:
+    def recover(self, error: Failure) -> bool:
         """Close, unless others were merely in the way. True if the file was damaged and is now out of the way."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return False
         frozen = self._frozen
         self.close()
-        # Our statements cannot break a constraint in a sound file, nor ask for what it has not.
-        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT) or (
-            code == sqlite3.SQLITE_ERROR and str(error).startswith(("no such", "unsupported file format"))
+        damaged = (
+            isinstance(error, UnicodeDecodeError)
+            or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            # Our statements are fixed: in a sound file they break no constraint and name nothing that is not there.
+            or code == sqlite3.SQLITE_CONSTRAINT
+            or (code == sqlite3.SQLITE_ERROR and "transaction" not in str(error))
         )
         # An immutable file that somebody changes looks damaged and is not.
         return damaged and not frozen and self._set_aside(error)
@@ -346,7 +353,7 @@ class _Link:
             self._identity = _identity(self.path, self._frozen)
         return self._connection
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> bool:
+    def _set_aside(self, error: Failure) -> bool:
         """Rename the file, unless another thread or process was faster. False if that is not possible."""
         target = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         try:
@@ -530,7 +537,7 @@ def _refuse_foreign(path: Path, budget: float) -> None:
     connection = _raw(path, budget, "mode=rw")
     try:
         _version(connection, path)
-    except sqlite3.DatabaseError:
+    except FAILURES:
         return
     finally:
         connection.close()

@@ -36,8 +36,8 @@ def store(tmp_path: Path) -> Iterator[DiskStore]:
     store.close()
 
 
-def bodies(path: Path) -> list[Path]:
-    return sorted(path.parent.glob("*corrupt*"))
+def set_aside(path: Path) -> list[Path]:
+    return [file for file in path.parent.glob("*corrupt*") if not file.name.endswith(("-wal", "-shm"))]
 
 
 def python(program: str, *arguments: object) -> subprocess.Popen[str]:
@@ -136,7 +136,7 @@ def test_processes_share_one_file(store: DiskStore) -> None:
     counted = "".join(outputs).count("counted")
     assert counted > 0
     assert store.get("counter") == str(counted).encode()  # none was lost: the lease kept the others out
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 WRITER = """
@@ -168,7 +168,7 @@ def test_after_a_kill_every_acknowledged_write_is_there_and_whole(store: DiskSto
             entries.discard(key)
     assert len(entries) <= 30  # of each round, the one write that was done but not yet reported
     assert sum(acknowledged.values()) > 100
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 def test_the_lease_of_a_killed_process_expires(store: DiskStore) -> None:
@@ -235,7 +235,7 @@ def test_forks_under_load_lose_nothing(store: DiskStore) -> None:
     thread.join(10)
     assert failures == []
     assert len(list(store.scan("child:"))) == 100
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 def test_no_connection_is_open_at_a_fork(store: DiskStore) -> None:
@@ -334,7 +334,7 @@ def test_what_is_no_database_is_set_aside(tmp_path: Path, content: bytes, caplog
         assert store.get("k") == b"value"
     assert len(caplog.records) == 1
     assert str(store.path) in caplog.text
-    (aside,) = bodies(store.path)
+    (aside,) = set_aside(store.path)
     assert aside.read_bytes() == content
     store.close()
 
@@ -362,7 +362,28 @@ def test_damage_while_in_use_is_noticed(store: DiskStore) -> None:
     assert {store.get(f"k{number}") for number in range(200)} == {None}
     store.set("k", b"value")
     assert store.get("k") == b"value"
-    assert len(bodies(store.path)) == 1
+    assert len(set_aside(store.path)) == 1
+
+
+def test_damage_in_a_file_that_was_replaced_does_not_touch_the_new_one(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"k{number}" for number in range(200)]
+    for key in keys:
+        store.set(key, b"value" * 300)
+    store.close()
+    monkeypatch.setattr(disk, "LOOK_EVERY", 60)
+    late = DiskStore(store.directory, budget=5)
+    assert store.get("k0") == late.get("k0") == b"value" * 300
+    # In another process: closing a file here would drop the locks that SQLite has on it.
+    harm = "f = open(sys.argv[1], 'r+b'); f.seek(4096); f.write(os.urandom(os.path.getsize(sys.argv[1]) - 4096))"
+    assert python(harm, store.path).wait(30) == 0
+    assert None in [store.get(key) for key in keys]
+    store.set("new", b"value")
+    assert None in [late.get(key) for key in keys]  # from the old file, which is damaged, and no longer at the path
+    assert store.get("new") == late.get("new") == b"value"
+    assert len(set_aside(store.path)) == 1
+    late.close()
 
 
 SETTLER = """
@@ -390,7 +411,7 @@ def test_processes_that_find_the_same_damage_do_not_set_a_good_file_aside(store:
             process.stdin.write("\n")
             process.stdin.flush()
         assert [process.communicate(timeout=30) and process.returncode for process in processes] == [0, 0, 0, 0]
-        assert [path.read_bytes()[:7] for path in bodies(store.path)] == [b"garbage"]
+        assert [path.read_bytes()[:7] for path in set_aside(store.path)] == [b"garbage"]
         assert {record.key for record in store.scan()} == {"0", "1", "2", "3"}
 
 
@@ -400,7 +421,7 @@ def test_only_the_latest_damaged_file_is_kept(store: DiskStore) -> None:
     old.write_bytes(b"old")
     store.path.write_bytes(b"garbage")
     store.get("k")
-    assert [path.read_bytes() for path in bodies(store.path)] == [b"garbage"]
+    assert [path.read_bytes() for path in set_aside(store.path)] == [b"garbage"]
 
 
 @pytest.mark.parametrize("prepare", ["PRAGMA user_version = 99", "PRAGMA application_id = 7"])
@@ -416,7 +437,7 @@ def test_a_newer_or_foreign_file_is_left_alone(store: DiskStore, prepare: str) -
             use()
     store.close()
     assert store.path.read_bytes() == before
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 def test_a_newer_schema_that_appears_while_in_use_is_left_alone(store: DiskStore) -> None:
@@ -426,7 +447,7 @@ def test_a_newer_schema_that_appears_while_in_use_is_left_alone(store: DiskStore
     other.close()
     with pytest.raises(RuntimeError, match="newer rejoinder"):
         store.get("k")
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 def test_a_directory_removed_while_in_use_is_made_again(store: DiskStore) -> None:
@@ -541,7 +562,7 @@ def test_damage_in_a_read_only_directory_is_a_plain_error(public: DiskStore) -> 
                 store.get("k")
 
     as_nobody(work)
-    assert bodies(public.path) == []
+    assert set_aside(public.path) == []
 
 
 def test_a_read_only_reader_sees_what_the_owner_writes(public: DiskStore) -> None:
@@ -609,7 +630,7 @@ def test_a_full_disk_is_an_error_and_harms_nothing(store: DiskStore) -> None:
     connection = sqlite3.connect(store.path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
-    assert bodies(store.path) == []
+    assert set_aside(store.path) == []
 
 
 # ── size ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,9 @@ class Breaker:
     The pause doubles with each failed try, from `first` to `longest` seconds.
     """
 
-    def __init__(self, *, first: float = 1.0, longest: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, first: float = 1.0, longest: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.first, self.longest, self.clock = first, longest, clock
         self.is_open = False
         self._pause = first

@@ -181,9 +181,11 @@ class Cache:
         try:
             key = own(**arguments)
         except Exception as error:
-            return self._key_error(f"get_cache_key raised {type(error).__name__}: {error}", error)
+            self._key_error(f"get_cache_key raised {type(error).__name__}: {error}", error)
+            return None
         if not isinstance(key, str) or not key:
-            return self._key_error(f"get_cache_key returned {key!r}; it must return text that is not empty", None)
+            self._key_error(f"get_cache_key returned {key!r}; it must return text that is not empty", None)
+            return None
         return key
 
     def _key_error(self, message: str, cause: Exception | None) -> None:
@@ -242,7 +244,10 @@ class Cache:
         store = self.store
         try:
             data = pack(entry, deflate=not store.instant)
-            yield Io(store.set, store.aset, (key, data, entry.ttl))
+            if store.instant:
+                store.set(key, data, entry.ttl)
+            else:
+                yield Io(store.set, store.aset, (key, data, entry.ttl))
         except Exception as error:
             self._failed("write", error, self._writing)
             return False
@@ -386,13 +391,17 @@ class Cache:
         ambient.set((*ambient.get(), self))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         ambient.set(ambient.get()[:-1])
 
     async def __aenter__(self) -> Cache:
         return self.__enter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.__exit__(kind, error, trace)
 
     def __repr__(self) -> str:

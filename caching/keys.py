@@ -35,7 +35,9 @@ IN_KEY = frozenset(
 NOT_IN_KEY = frozenset({"stream", "stream_options"})
 """The fields of a `Request` that do not: a stored stream answers a whole call, and the other way round."""
 
-NOT_IN_KEY_PARAMETERS = frozenset({"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "metadata", "store"})
+NOT_IN_KEY_PARAMETERS = frozenset(
+    {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "metadata", "store"}
+)
 """Parameters that reach the wire and cannot change the answer: marks for the vendor's prompt cache, and bookkeeping."""
 
 NOT_IN_KEY_HEADERS = frozenset(
@@ -75,7 +77,9 @@ class NotJSON(ValueError):
     """A value without a canonical form. The message names the value."""
 
 
-def request_key(request: Request, *, seed: object = None, epoch: int | None = None, scopes: Mapping[str, str] | None = None) -> str:
+def request_key(
+    request: Request, *, seed: object = None, epoch: int | None = None, scopes: Mapping[str, str] | None = None
+) -> str:
     """The default key of a request, as 64 hexadecimal digits.
 
     Raises `NotJSON` for values that have no canonical form (NaN, a function, text that is not valid Unicode).
@@ -115,7 +119,9 @@ def _encode_odd(material: Any, error: TypeError) -> bytes:
         return orjson.dumps(_plain(material), option=SORTED)
     except TypeError:
         if "surrogates" in str(error):
-            raise NotJSON("A text is not valid Unicode: it has a lone surrogate. Decode it with errors='replace'.") from None
+            raise NotJSON(
+                "A text is not valid Unicode: it has a lone surrogate. Decode it with errors='replace'."
+            ) from None
         raise NotJSON(f"An argument is not JSON: {error}.") from None
 
 
@@ -251,10 +257,16 @@ ODD_FORMS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
     (_is_model, lambda value: canonical(value.model_dump(mode="json", exclude_none=True))),
     (_is_model_class, lambda value: {"$schema_of": value.__name__, "schema": canonical(value.model_json_schema())}),
     (_is_dataclass, _from_dataclass),
-    (lambda value: isinstance(value, (bytes, bytearray, memoryview)), lambda value: {"$bytes": hashlib.sha256(value).hexdigest()}),
+    (
+        lambda value: isinstance(value, (bytes, bytearray, memoryview)),
+        lambda value: {"$bytes": hashlib.sha256(value).hexdigest()},
+    ),
     (_is_moment, lambda value: {"$time": value.isoformat()}),
     (_is_stringly, str),
-    (lambda value: isinstance(value, (set, frozenset)), lambda value: {"$set": sorted(encode(canonical(item)).decode() for item in value)}),
+    (
+        lambda value: isinstance(value, (set, frozenset)),
+        lambda value: {"$set": sorted(encode(canonical(item)).decode() for item in value)},
+    ),
     (lambda value: isinstance(value, Sequence), lambda value: _canonical_list(list(value))),
 )
 """What applies, and the canonical form. The first that applies counts."""

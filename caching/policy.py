@@ -35,7 +35,9 @@ def seconds(expiry: str | float | None) -> float | None:
         return float(expiry)
     match = re.fullmatch(r"(\d+)([smhDWMY])", expiry) if isinstance(expiry, str) else None
     if match is None:
-        raise ConfigurationError(f"Not a time: {expiry!r}. Write a number and one of s m h D W M Y, for example '3h' or '1W'.")
+        raise ConfigurationError(
+            f"Not a time: {expiry!r}. Write a number and one of s m h D W M Y, for example '3h' or '1W'."
+        )
     return float(int(match[1]) * UNITS[match[2]])
 
 
@@ -102,7 +104,9 @@ CALL_CONTROLS = {
 def check_mode(mode: str, where: str = "mode") -> str:
     """`mode`, or a clear error."""
     if mode not in MODES:
-        raise ConfigurationError(f"{where}={mode!r} is no cache mode; there are {', '.join(MODES)}.{suggestion(mode, MODES)}")
+        raise ConfigurationError(
+            f"{where}={mode!r} is no cache mode; there are {', '.join(MODES)}.{suggestion(mode, MODES)}"
+        )
     return mode
 
 

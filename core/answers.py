@@ -7,16 +7,19 @@ A live answer and its replay are both made from the same bytes by the same funct
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice as OpenAIChoice
 from openai.types.chat.chat_completion_chunk import Choice as OpenAIChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from pydantic import BaseModel, ValidationError
+
+from . import shape
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class CacheInfo(NamedTuple):
@@ -136,11 +139,11 @@ class Chunk(Mapped, ChatCompletionChunk):
 
 
 def completion(data: bytes) -> Completion:
-    """An answer out of OpenAI-shaped JSON. What does not fit the type is kept as it is, not refused."""
+    """An answer out of OpenAI-shaped JSON; almost-OpenAI JSON is mended. Raises `shape.Misshapen` if it is no answer."""
     try:
         return Completion.model_validate_json(data)
     except ValidationError:
-        return Completion.model_construct(**orjson.loads(data))
+        return _mended(Completion, data, shape.mend_completion)
 
 
 def hit(data: bytes, info: CacheInfo) -> Completion:
@@ -153,8 +156,18 @@ def hit(data: bytes, info: CacheInfo) -> Completion:
 
 
 def chunk(data: bytes) -> Chunk:
-    """A piece of an answer out of OpenAI-shaped JSON."""
+    """A piece of an answer out of OpenAI-shaped JSON; mended or refused like a whole answer."""
     try:
         return Chunk.model_validate_json(data)
     except ValidationError:
-        return Chunk.model_construct(**orjson.loads(data))
+        return _mended(Chunk, data, shape.mend_chunk)
+
+
+def _mended(kind: type[Model], data: bytes, mend: Callable[[dict[str, Any]], dict[str, Any]]) -> Model:
+    try:
+        return kind.model_validate(mend(shape.parsed(data)))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise shape.Misshapen(
+            f"The answer does not fit OpenAI's shape at {where!r}: {error.errors()[0]['msg']}."
+        ) from None

@@ -40,7 +40,7 @@ class APIStatusError(APIError, openai.APIStatusError):
 
 
 class BadRequestError(APIStatusError, openai.BadRequestError):
-    """400, 413, 422: the vendor does not accept this request."""
+    """400, 413: the vendor does not accept this request."""
 
 
 class ContextWindowExceeded(BadRequestError):
@@ -75,8 +75,8 @@ class ConflictError(APIStatusError, openai.ConflictError):
     """409."""
 
 
-class UnprocessableEntityError(BadRequestError, openai.UnprocessableEntityError):
-    """422."""
+class UnprocessableEntityError(APIStatusError, openai.UnprocessableEntityError):
+    """422: the vendor understands this request, and does not accept it."""
 
 
 class RateLimitError(APIStatusError, openai.RateLimitError):
@@ -109,7 +109,9 @@ def class_for(status: int) -> type[APIStatusError]:
     return InternalServerError if status >= 500 else APIStatusError
 
 
-def local_error(kind: type[APIStatusError], message: str, *, provider: str | None = None, model: str | None = None) -> Any:
+def local_error(
+    kind: type[APIStatusError], message: str, *, provider: str | None = None, model: str | None = None
+) -> Any:
     """An error that is known before anything is sent, with the response that a vendor would have given."""
     status = getattr(kind, "status_code", 400)
     response = httpx2.Response(int(status), request=httpx2.Request("POST", "about:blank"))

@@ -11,10 +11,10 @@
     ├── (in api_errors.py, which needs the openai package, each also a subclass of its namesake there)
     ├── InvalidRequest (BadRequestError, ValueError)   the arguments make no request; nothing was sent
     ├── MissingAPIKey (AuthenticationError)            no key was given or found; nothing was sent
-    ├── BadRequestError                      400, 413, 422
+    ├── BadRequestError                      400, 413
     │   ├── ContextWindowExceeded            the prompt is too long for the model
     │   └── ContentPolicyViolation           the vendor's filter refused the prompt
-    ├── AuthenticationError 401 · PermissionDeniedError 403 · NotFoundError 404 · ConflictError 409
+    ├── AuthenticationError 401 · PermissionDeniedError 403 · NotFoundError 404 · ConflictError 409 · UnprocessableEntityError 422
     ├── RateLimitError 429 · InternalServerError 5xx
     └── APIConnectionError                   no answer
         └── APITimeoutError                  no answer in time
@@ -64,6 +64,6 @@ class CacheMiss(CacheError, LookupError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """" Did you mean 'x'?", or nothing where no known name is close."""
+    """ " Did you mean 'x'?", or nothing where no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -28,7 +28,9 @@ def strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = {
-        name: {key: strict(item) for key, item in value.items()} if name in ("properties", "$defs", "definitions") else strict(value)
+        name: {key: strict(item) for key, item in value.items()}
+        if name in ("properties", "$defs", "definitions")
+        else strict(value)
         for name, value in schema.items()
         if not (name == "default" and value is None)
     }

@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 
@@ -93,6 +93,15 @@ def timeout_of(options: Options) -> httpx2.Timeout:
     return httpx2.Timeout(float(value))
 
 
+class Named(Protocol):
+    """A wire, as far as its errors of transport speak of it."""
+
+    url: httpx2.URL
+    name: str
+
+    def connection_error(self, error: Exception, options: Options) -> APIConnectionError: ...
+
+
 class HttpWire:
     """A deployment over HTTP: a URL and headers, as the vendor's own SDK would send them."""
 
@@ -100,7 +109,7 @@ class HttpWire:
         self.url, self.headers, self.name = httpx2.URL(url), dict(headers), name
 
     def request(self, call: Call, request: Request, options: Options) -> httpx2.Request:
-        headers = {**self.headers, **call.headers} if call.headers else self.headers
+        headers: Any = {**self.headers, **call.headers} if call.headers else self.headers
         if request.extra_headers:
             headers = httpx2.Headers(headers)
             headers.update(request.extra_headers)
@@ -135,7 +144,7 @@ class HttpWire:
             raise self.connection_error(error, options) from error
         return HttpReply(response, self, options)
 
-    def connection_error(self, error: Exception, options: Options) -> APIConnectionError:
+    def connection_error(self: Named, error: Exception, options: Options) -> APIConnectionError:
         request = httpx2.Request("POST", self.url)
         if isinstance(error, (httpx2.TimeoutException, TimeoutError)):
             timeout = APITimeoutError(request=request)
@@ -154,13 +163,15 @@ def _seconds(options: Options) -> str:
 class HttpReply:
     """A streamed answer. Close it: its connection is not free before."""
 
-    def __init__(self, response: httpx2.Response, wire: HttpWire, options: Options) -> None:
+    def __init__(self, response: httpx2.Response, wire: Named, options: Options) -> None:
         self.status, self.headers = response.status_code, response.headers
         self._response, self._wire, self._options = response, wire, options
 
     def read(self) -> bytes:
-        with self._response:
+        try:
             return self._response.read()
+        finally:
+            self._response.close()
 
     async def aread(self) -> bytes:
         try:

@@ -41,11 +41,11 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
         if value is None:
             message.setdefault(name, None)
         elif name == "tool_calls":
-            _fold_tool_calls(message.setdefault("tool_calls", None) or _empty(message, "tool_calls"), value)
+            _fold_tool_calls(_kept(message, name, []), value)
         elif name in JOINED and isinstance(value, str):
             message[name] = (message.get(name) or "") + value
         elif name == "function_call" and isinstance(value, dict):
-            _fold_delta(message.get(name) or _new(message, name), value)
+            _fold_delta(_kept(message, name, {}), value)
         elif isinstance(value, list):
             message[name] = [*(message.get(name) or []), *value]
         elif isinstance(value, dict) and isinstance(message.get(name), dict):
@@ -54,14 +54,11 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
             message[name] = value
 
 
-def _empty(message: dict[str, Any], name: str) -> list[Any]:
-    message[name] = []
-    return message[name]  # type: ignore[no-any-return]
-
-
-def _new(message: dict[str, Any], name: str) -> dict[str, Any]:
-    message[name] = {}
-    return message[name]  # type: ignore[no-any-return]
+def _kept(message: dict[str, Any], name: str, new: Any) -> Any:
+    """What `message` has under `name`, or `new`, put there."""
+    if message.get(name) is None:
+        message[name] = new
+    return message[name]
 
 
 def _fold_tool_calls(calls: list[dict[str, Any]], pieces: Iterable[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..caching.flights import in_event_loop
@@ -135,11 +135,9 @@ class LiveStream:
         try:
             while not (batch := self._decode(next(self.source, None))) and not self.done:
                 continue
+            self.chunks += batch
             if self.done and self.on_end is not None:
-                self.chunks += batch  # `on_end` sees the whole; readers do not, before it has returned
                 run(self.on_end(self))
-            else:
-                self.chunks += batch
         except BaseException as error:
             self._break(error)
             self.reply.close()
@@ -195,10 +193,32 @@ class LiveStream:
         self.done = True
 
 
-def read(stream: Tape | LiveStream) -> Iterator[bytes]:
-    """The chunks of `stream` from its first, as they come."""
-    chunks, index = stream.chunks, 0
-    stream.join()
+class Membership:
+    """One reader's place at a stream, from the moment it is given out until it is left or forgotten."""
+
+    __slots__ = ("_is_in", "stream")
+
+    def __init__(self, stream: Tape | LiveStream) -> None:
+        self.stream, self._is_in = stream, True
+        stream.join()
+
+    def leave(self) -> None:
+        if self._is_in:
+            self._is_in = False
+            self.stream.leave()
+
+    async def aleave(self) -> None:
+        if self._is_in:
+            self._is_in = False
+            await self.stream.aleave()
+
+    __del__ = leave
+
+
+def read(member: Membership) -> Iterator[bytes]:
+    """The chunks of a stream from its first, as they come."""
+    stream, index = member.stream, 0
+    chunks = stream.chunks
     try:
         while True:
             while index < len(chunks):
@@ -210,13 +230,13 @@ def read(stream: Tape | LiveStream) -> Iterator[bytes]:
         if stream.error is not None:
             raise stream.error
     finally:
-        stream.leave()
+        member.leave()
 
 
-async def aread(stream: Tape | LiveStream) -> AsyncIterator[bytes]:
+async def aread(member: Membership) -> AsyncGenerator[bytes, None]:
     """The same for a task."""
-    chunks, index = stream.chunks, 0
-    stream.join()
+    stream, index = member.stream, 0
+    chunks = stream.chunks
     try:
         while True:
             while index < len(chunks):
@@ -228,4 +248,4 @@ async def aread(stream: Tape | LiveStream) -> AsyncIterator[bytes]:
         if stream.error is not None:
             raise stream.error
     finally:
-        await stream.aleave()
+        await member.aleave()

@@ -127,7 +127,9 @@ def _check_message(message: Mapping[str, Any], index: int, request: Request) -> 
         raise _invalid(f"messages[{index}] {said}; write one of {', '.join(ROLES)}.", request)
     content = message.get("content")
     if content is not None and not isinstance(content, (str, list, tuple)):
-        raise _invalid(f"messages[{index}]['content'] is {_short(content)}; it must be text or a list of parts.", request)
+        raise _invalid(
+            f"messages[{index}]['content'] is {_short(content)}; it must be text or a list of parts.", request
+        )
     if content is None and role in ("system", "developer", "user", "tool"):
         raise _invalid(f"messages[{index}] (role {role!r}) has no content.", request)
     if isinstance(content, str):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .live import LiveStream, Tape, aread, read
+from .live import LiveStream, Membership, Tape, aread, read
 
 if TYPE_CHECKING:
     from ..core.answers import CacheInfo, Chunk
 
 
 class _Stream:
-    def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool) -> None:
-        self.source, self.cache_info, self.wants_usage = source, info, wants_usage
+    def __init__(self, source: Tape | LiveStream, info: CacheInfo) -> None:
+        self.source, self.cache_info = source, info
 
     @property
     def cache(self) -> bool:
@@ -28,21 +29,10 @@ class Stream(_Stream):
     """An answer in pieces. Iterate once; leave early as you like: the connection is closed with the loop or `close()`."""
 
     def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool = False) -> None:
-        super().__init__(source, info, wants_usage)
-        self._chunks = self._read()
-
-    def _read(self) -> Iterator[Chunk]:
-        from ..core.answers import chunk
-
-        wants_usage, source = self.wants_usage, self.source
-        started = time.monotonic() if source.timing else 0.0
-        for index, data in enumerate(read(source)):
-            if source.timing and index < len(source.timing):
-                time.sleep(max(0.0, started + source.timing[index] / 1000 - time.monotonic()))
-            piece = chunk(data)
-            if not piece.choices and piece.usage is not None and not wants_usage:
-                piece = with_a_choice(piece)
-            yield piece
+        super().__init__(source, info)
+        # Not a method: a generator that held this object could only be freed by the cycle collector, and a stream
+        # that is dropped half-way must close its connection at once.
+        self._chunks = _chunks(Membership(source), wants_usage)
 
     def __iter__(self) -> Iterator[Chunk]:
         return self._chunks
@@ -52,12 +42,14 @@ class Stream(_Stream):
 
     def close(self) -> None:
         """Stop reading. If nobody else reads along, the connection is closed and nothing is stored."""
-        self._chunks.close()  # type: ignore[attr-defined]
+        self._chunks.close()
 
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -65,26 +57,8 @@ class AsyncStream(_Stream):
     """An answer in pieces, for a task. Iterate once; leave early as you like."""
 
     def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool = False) -> None:
-        super().__init__(source, info, wants_usage)
-        self._chunks = self._read()
-
-    async def _read(self) -> AsyncIterator[Chunk]:
-        from ..core.answers import chunk
-
-        wants_usage, source = self.wants_usage, self.source
-        started, index = time.monotonic() if source.timing else 0.0, 0
-        pieces: Any = aread(source)
-        try:
-            async for data in pieces:
-                if source.timing and index < len(source.timing):
-                    await asyncio.sleep(max(0.0, started + source.timing[index] / 1000 - time.monotonic()))
-                index += 1
-                piece = chunk(data)
-                if not piece.choices and piece.usage is not None and not wants_usage:
-                    piece = with_a_choice(piece)
-                yield piece
-        finally:
-            await pieces.aclose()
+        super().__init__(source, info)
+        self._chunks = _achunks(Membership(source), wants_usage)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self._chunks
@@ -94,7 +68,7 @@ class AsyncStream(_Stream):
 
     async def aclose(self) -> None:
         """Stop reading. If nobody else reads along, the connection is closed and nothing is stored."""
-        await self._chunks.aclose()  # type: ignore[attr-defined]
+        await self._chunks.aclose()
 
     close = aclose
 
@@ -107,9 +81,36 @@ class AsyncStream(_Stream):
         await self.aclose()
 
 
+def _chunks(member: Membership, wants_usage: bool) -> Generator[Chunk, None, None]:
+    from ..core.answers import chunk
+
+    timing = member.stream.timing
+    started = time.monotonic()
+    for index, data in enumerate(read(member)):
+        if index < len(timing):
+            time.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
+        piece = chunk(data)
+        yield piece if piece.choices or wants_usage else with_a_choice(piece)
+
+
+async def _achunks(member: Membership, wants_usage: bool) -> AsyncGenerator[Chunk, None]:
+    from ..core.answers import chunk
+
+    timing = member.stream.timing
+    started, index = time.monotonic(), 0
+    async with contextlib.aclosing(aread(member)) as pieces:
+        async for data in pieces:
+            if index < len(timing):
+                await asyncio.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
+            index += 1
+            piece = chunk(data)
+            yield piece if piece.choices or wants_usage else with_a_choice(piece)
+
+
 def with_a_choice(piece: Chunk) -> Chunk:
     """A chunk that has only usage, and was not asked for, with an empty choice: most callers read `choices[0]` of each."""
     from ..core.answers import ChunkChoice, Delta
 
-    piece.choices = [ChunkChoice(index=0, delta=Delta(), finish_reason=None)]
+    if piece.usage is not None:
+        piece.choices = [ChunkChoice(index=0, delta=Delta(), finish_reason=None)]
     return piece

@@ -77,7 +77,9 @@ class MemoryStore(Store):
     def prune(self) -> int:
         now = self.clock()
         with self._lock:
-            dead = [key for key, (_, expires_at, _) in self._items.items() if expires_at is not None and expires_at <= now]
+            dead = [
+                key for key, (_, expires_at, _) in self._items.items() if expires_at is not None and expires_at <= now
+            ]
             return sum([self._drop(key) for key in dead])
 
     def _forget(self, key: str, item: tuple[bytes, float | None, float]) -> None:

@@ -1,0 +1,76 @@
+"""What holds around calls: the process's settings, checked; the epoch; and `warm_up`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from ..caching import cache as caching
+from ..caching.cache import Cache
+from ..core import settings
+from ..core.errors import WrongType
+from . import shape as shape  # so that a cache can give the key of a call
+
+DEFAULTS: dict[str, Any] = {"cache": None, "num_retries": 2, "request_timeout": 600.0, "drop_params": False}
+
+
+def checked(name: str, value: Any) -> Any:
+    """`value`, if the setting `name` may have it. Raises `WrongType`."""
+    if name == "cache":
+        if value is not None and not isinstance(value, Cache):
+            hint = " Write rejoinder.Cache(…), with the brackets." if value is Cache else ""
+            raise WrongType(
+                f"rejoinder.cache = {value!r}: it must be a rejoinder.Cache or None, not {type(value).__name__}.{hint}"
+            )
+    elif name == "num_retries" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise WrongType(f"rejoinder.num_retries = {value!r}: it must be a whole number, 0 or more.")
+    elif name == "request_timeout" and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
+    ):
+        raise WrongType(f"rejoinder.request_timeout = {value!r}: it must be a number of seconds, more than 0.")
+    elif name == "drop_params" and not isinstance(value, bool):
+        raise WrongType(f"rejoinder.drop_params = {value!r}: it must be True or False.")
+    return value
+
+
+def enable_cache(type: str = "local", **options: Any) -> Cache:
+    """Set the process's cache; the arguments are those of `Cache`."""
+    cache = Cache(type, **options)
+    settings.cache = cache
+    return cache
+
+
+def disable_cache() -> None:
+    """Calls use no cache from now on, unless they name one."""
+    settings.cache = None
+
+
+def update_cache(type: str = "local", **options: Any) -> Cache:
+    """Replace the process's cache by one with these arguments."""
+    return enable_cache(type, **options)
+
+
+@contextlib.contextmanager
+def epoch(number: int) -> Iterator[None]:
+    """Calls inside belong to the n-th round of an experiment: each round has its own answers.
+
+    >>> with epoch(2):
+    ...     pass
+    """
+    token = caching.epoch.set(number)
+    try:
+        yield
+    finally:
+        caching.epoch.reset(token)
+
+
+def warm_up(*models: str) -> None:
+    """Load now what the first call would have to: the SDKs' types, and the codecs of these models' providers."""
+    from ..core import answers, api_errors
+    from ..providers import http, table
+
+    assert answers and api_errors and http
+    for model in models:
+        provider, _ = table.resolve(model)
+        table.codec(provider.codec)

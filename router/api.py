@@ -1,0 +1,153 @@
+"""The front door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from ..core.flow import arun, run
+from .engine import complete
+from .miss import Found
+from .stream import AsyncStream, Stream
+
+if TYPE_CHECKING:
+    from ..core.answers import Completion
+
+
+class Params(TypedDict, total=False):
+    """What a call may be given beside `model`, `messages` and `stream`.
+
+    First the chat parameters, in OpenAI's words: https://platform.openai.com/docs/api-reference/chat/create
+    """
+
+    audio: Any
+    frequency_penalty: float | None
+    function_call: Any
+    functions: Any
+    logit_bias: Mapping[Any, float] | None
+    logprobs: bool | None
+    max_completion_tokens: int | None
+    max_tokens: int | None
+    modalities: Sequence[str] | None
+    n: int | None
+    parallel_tool_calls: bool | None
+    prediction: Any
+    presence_penalty: float | None
+    prompt_cache_key: str | None
+    prompt_cache_retention: str | None
+    reasoning_effort: str | None
+    response_format: Any
+    """A dict, or a pydantic model class."""
+    safety_identifier: str | None
+    seed: int | None
+    service_tier: str | None
+    stop: str | Sequence[str] | None
+    store: bool | None
+    temperature: float | None
+    thinking: Any
+    tool_choice: Any
+    tools: Sequence[Any] | None
+    top_k: int | None
+    top_logprobs: int | None
+    top_p: float | None
+    user: str | None
+    verbosity: str | None
+    web_search_options: Any
+
+    # where and how
+    api_key: Any
+    """The provider's key, or a callable that gives it. None: its environment variable."""
+    api_base: str | None
+    base_url: str | None
+    """The same as `api_base`."""
+    api_version: str | None
+    client: Any
+    """An SDK client of your own, or an `Echo`."""
+    extra_body: Mapping[str, Any] | None
+    """Merged into the request's body last; in the key."""
+    extra_headers: Mapping[str, str] | None
+    stream_options: Mapping[str, Any] | None
+    timeout: Any
+    """Seconds for one attempt, or an httpx `Timeout`."""
+    request_timeout: float | None
+    deadline: float | None
+    """Seconds for all attempts together, waits included."""
+    num_retries: int | None
+    """Further attempts after the first; 2 unless `rejoinder.num_retries` says otherwise."""
+    max_retries: int | None
+    """The same as `num_retries`."""
+    fallbacks: Any
+    """Models to try in turn when this one fails: names, or dicts with "model" and arguments of their own."""
+    drop_params: bool | None
+    """Leave out parameters that the provider does not know, instead of raising."""
+    mock_response: Any
+    """Answer with this (a text, a dict or an exception) without asking anybody."""
+    metadata: Mapping[str, Any] | None
+    """For your own logs; neither sent nor in the key."""
+
+    # the cache
+    caching: bool | None
+    """True: use the cache; False: do not. None: use it if one is set and its mode is not "default_off"."""
+    cache: Any
+    """A `Cache`, a `CachePolicy`, True or False, or `{"ttl", "s-maxage", "no-cache", "no-store", "namespace"}`."""
+    replay_timing: bool | None
+    """Replay a stored stream at its original pace."""
+
+
+@overload
+def completion(model: str, messages: Sequence[Any], *, stream: Literal[True], **params: Unpack[Params]) -> Stream: ...
+@overload
+def completion(
+    model: str, messages: Sequence[Any], *, stream: Literal[False] | None = None, **params: Unpack[Params]
+) -> Completion: ...
+@overload
+def completion(
+    model: str, messages: Sequence[Any], *, stream: bool, **params: Unpack[Params]
+) -> Completion | Stream: ...
+def completion(model: str, messages: Any = None, **params: Any) -> Completion | Stream:
+    """Ask a model, or the cache.
+
+    `model` is "provider/model", or a well-known bare name ("gpt-…", "claude-…"). `messages` are OpenAI's, for every
+    provider. The other arguments are those of `Params`. With `stream=True` it returns a `Stream` of chunks.
+
+    Raises `InvalidRequest` before anything is sent, else the openai package's classes (`RateLimitError`, …) in our
+    subclasses, with `provider`, `model`, `retry_after` and `attempts` on them. The cache never makes a call fail.
+    """
+    found = run(complete(model, messages, mocked(params) if "mock_response" in params else params, "completion"))
+    return found.answer if found.stream is None else stream_of(found, params, Stream)  # type: ignore[no-any-return]
+
+
+@overload
+async def acompletion(
+    model: str, messages: Sequence[Any], *, stream: Literal[True], **params: Unpack[Params]
+) -> AsyncStream: ...
+@overload
+async def acompletion(
+    model: str, messages: Sequence[Any], *, stream: Literal[False] | None = None, **params: Unpack[Params]
+) -> Completion: ...
+@overload
+async def acompletion(
+    model: str, messages: Sequence[Any], *, stream: bool, **params: Unpack[Params]
+) -> Completion | AsyncStream: ...
+async def acompletion(model: str, messages: Any = None, **params: Any) -> Completion | AsyncStream:
+    """`completion` for a running event loop. With `stream=True` it returns an `AsyncStream`."""
+    found = await arun(
+        complete(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
+    )
+    return found.answer if found.stream is None else stream_of(found, params, AsyncStream)  # type: ignore[no-any-return]
+
+
+def stream_of(found: Found, params: Mapping[str, Any], kind: Any) -> Any:
+    from ..core.answers import NOT_CACHED
+
+    wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
+    return kind(found.stream, found.info or NOT_CACHED, wants_usage)
+
+
+def mocked(params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call with `mock_response`: it goes to an `Echo`, and past the cache."""
+    from ..providers.echo import Echo
+
+    params = dict(params)
+    answer = params.pop("mock_response")
+    return params if answer is None else {**params, "client": Echo([answer]), "caching": False}

@@ -1,0 +1,138 @@
+"""The data path of one call, from top to bottom.
+
+    shape → which cache → key → look up → hit
+                                       └→ miss → single-flight → vendor, with retries → store
+                                                                       └→ fallbacks
+Flows only: every piece of I/O is yielded, and done by the driver of `completion` or of `acompletion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..caching.cache import Cache, ambient
+from ..caching.keys import NotJSON
+from ..caching.policy import CachePolicy
+from ..core import settings
+from ..core.errors import CacheMiss, RejoinderError, WrongType
+from ..core.flow import Flow
+from ..core.types import Attempt
+from .faults import invalid
+from .miss import Found, Place, answer_miss, ask, serve
+from .shape import options_of, shape_request
+
+Params = Mapping[str, Any]
+
+
+def complete(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
+    """One call, with its fallbacks."""
+    fallbacks = params.get("fallbacks") if params else None
+    if not fallbacks:
+        return (yield from complete_one(model, messages, params, call_type))
+    attempts: tuple[Attempt, ...] = ()
+    last: Exception | None = None
+    for name, own in _candidates(model, params, fallbacks):
+        try:
+            return (yield from complete_one(name, messages, own, call_type))
+        except RejoinderError as error:
+            if not _may_fall_back(error):
+                raise
+            attempts += getattr(error, "attempts", ())
+            last = error
+    assert last is not None
+    last.attempts = attempts  # type: ignore[attr-defined]
+    raise last
+
+
+def complete_one(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
+    """One call of one model: the cache first, the vendor after it."""
+    request = shape_request(model, messages, params)
+    cache = cache_for(params, call_type)
+    if cache is None:
+        return (yield from ask(request, options_of(params), None))
+    controls = cache.controls(params.get("cache"))
+    try:
+        key = cache.entry_key(request, controls, model, messages, params)
+    except NotJSON as error:
+        raise invalid(str(error), request) from None
+    if key is None:
+        return (yield from ask(request, options_of(params), None))
+    if controls.may_read:
+        entry = yield from cache.read(key, controls)
+        if entry is not None:
+            cache.counts["hits"] += 1
+            return serve(entry, "exact", cache, key, request, params)
+    cache.counts["misses"] += 1
+    if controls.must_hit:
+        raise CacheMiss(
+            f"replay_only: nothing is stored for this call of {request.full_model!r} (key {key}). "
+            "Nothing was sent. Record it first, in mode 'on'."
+        )
+    return (yield from answer_miss(request, params, Place(cache, key, controls)))
+
+
+def cache_for(params: Params, call_type: str) -> Cache | None:
+    """Which cache a call uses: its own, else the innermost `with` block's, else the process's. None: no cache."""
+    given, caching = params.get("cache"), params.get("caching")
+    if caching is False or given is False:
+        return None
+    cache: Cache | None
+    if isinstance(given, Cache):
+        cache = given
+    elif given is None or given is True or isinstance(given, (CachePolicy, Mapping)):
+        around = ambient.get()
+        cache = around[-1] if around else settings.cache
+    else:
+        raise WrongType(
+            f"cache={given!r} must be a Cache, a CachePolicy, True, False or a dict, not {type(given).__name__}."
+        )
+    if cache is None:
+        return default_cache() if caching or given is True or isinstance(given, CachePolicy) else None
+    if not cache.default_on and not caching and not _asks_for_cache(given):
+        return None
+    return cache if call_type in cache.supported_call_types else None
+
+
+def _asks_for_cache(given: Any) -> bool:
+    return given is not None and (not isinstance(given, Mapping) or given.get("use-cache", True))
+
+
+_default: Cache | None = None
+
+
+def default_cache() -> Cache:
+    """The cache on disk, in the user's cache folder, for calls with `caching=True` where none is set."""
+    global _default
+    if _default is None:
+        _default = Cache(type="disk")
+    return _default
+
+
+OF_ONE_PLACE = frozenset({"api_key", "api_base", "base_url", "api_version", "client", "extra_headers"})
+"""Arguments that belong to the first model's provider, and are not shown to another."""
+
+
+def _candidates(model: str, params: Params, fallbacks: Any) -> list[tuple[str, Params]]:
+    """The models to try in turn, each with its own arguments."""
+    if isinstance(fallbacks, (str, Mapping)):
+        fallbacks = [fallbacks]
+    first = {name: value for name, value in params.items() if name != "fallbacks"}
+    shared = {name: value for name, value in first.items() if name not in OF_ONE_PLACE}
+    result: list[tuple[str, Params]] = [(model, first)]
+    for fallback in fallbacks:
+        if isinstance(fallback, str):
+            same = fallback.partition("/")[0] == model.partition("/")[0] and "/" in fallback
+            result.append((fallback, first if same else shared))
+        elif isinstance(fallback, Mapping) and "model" in fallback:
+            own = {name: value for name, value in fallback.items() if name != "model"}
+            result.append((fallback["model"], {**shared, **own}))
+        else:
+            raise WrongType(f"fallbacks: {fallback!r} must be a model's name, or a dict with 'model'.")
+    return result
+
+
+def _may_fall_back(error: RejoinderError) -> bool:
+    from ..core.api_errors import APIError, InvalidRequest
+
+    return isinstance(error, APIError) and not isinstance(error, InvalidRequest)

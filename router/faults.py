@@ -1,0 +1,114 @@
+"""Every way in which a vendor can fail, as an exception of its class. Vendors' errors are mapped here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.types import Options, Request
+from ..providers.base import Failure, ProviderFault
+from ..providers.deployment import Deployment
+from .retry import retry_after
+
+
+def status_error(
+    status: int, headers: Mapping[str, str], body: bytes, request: Request, place: Deployment
+) -> Exception:
+    """An error answer as an exception of its class, with where it came from and how long the vendor asks to wait."""
+    return failure_error(place.codec.failure(status, body), status, headers, body, request, place)
+
+
+def failure_error(
+    failure: Failure, status: int, headers: Mapping[str, str], body: bytes, request: Request, place: Deployment
+) -> Exception:
+    import httpx2
+
+    from ..core import api_errors
+
+    kind = api_errors.class_for(status)
+    if 400 <= status < 500 and status not in (401, 403, 429):
+        if failure.kind == "context_window":
+            kind = api_errors.ContextWindowExceeded
+        elif failure.kind == "content_policy":
+            kind = api_errors.ContentPolicyViolation
+    kept = {name: value for name, value in headers.items() if "cookie" not in name.lower()}
+    for name in ("content-encoding", "content-length", "transfer-encoding"):
+        kept.pop(name, None)
+    sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
+    response = httpx2.Response(status, headers=kept, content=body, request=sent)
+    wait = retry_after(headers)
+    asked = f"; retry after {wait:g} s" if wait is not None else ""
+    error = kind(
+        f"{place.name!r} answered {status}{asked}: {scrubbed(failure.message, place).rstrip('.')}.",
+        response=response,
+        body={"message": failure.message, "code": failure.code, "type": failure.code},
+    )
+    error.retry_after = wait
+    error.request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")
+    return located(error, request)
+
+
+def translated(error: Exception, request: Request, place: Deployment) -> Exception:
+    """Any exception of an attempt as one of ours; what is not the vendor's or the network's fault is raised as it is."""
+    from ..core.api_errors import APIError
+
+    if isinstance(error, ProviderFault):
+        failure = error.failure
+        return failure_error(failure, failure.status or 500, {}, error.body, request, place)
+    if isinstance(error, APIError):
+        return located(error, request)
+    if isinstance(error, OSError):
+        import httpx2
+
+        from ..core.api_errors import APIConnectionError
+
+        sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
+        return located(
+            APIConnectionError(message=f"The stream of {place.name!r} broke: {error}.", request=sent), request
+        )
+    raise error
+
+
+def located(error: Any, request: Request) -> Exception:
+    """`error`, saying which provider and model it is about."""
+    if error.provider is None:
+        error.provider = error.llm_provider = request.provider
+        error.model = request.model
+    return error  # type: ignore[no-any-return]
+
+
+def scrubbed(text: str, place: Deployment) -> str:
+    """`text` without this deployment's credentials: vendors like to repeat a wrong key."""
+    for name, value in getattr(place.wire, "headers", {}).items():
+        if name.lower() in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
+            secret = value.removeprefix("Bearer ").strip()
+            if len(secret) >= 6:
+                text = text.replace(secret, "***")
+    return text
+
+
+def late(request: Request, options: Options) -> Exception:
+    import httpx2
+
+    from ..core.api_errors import APITimeoutError
+
+    error = APITimeoutError(request=httpx2.Request("POST", "about:blank"))
+    error.message = f"{request.full_model!r} did not answer within the deadline of {options.deadline:g} s."
+    error.args = (error.message,)
+    return located(error, request)
+
+
+def invalid(message: str, request: Request) -> Exception:
+    """An `InvalidRequest` about this request."""
+    from ..core import api_errors
+
+    return api_errors.invalid(message, provider=request.provider, model=request.model)
+
+
+def twin_of(error: Exception) -> Exception:
+    """The leader's error for a follower: a copy, so that no two callers share one traceback."""
+    import copy
+
+    twin = copy.copy(error)
+    twin.__traceback__ = None
+    return twin

@@ -200,7 +200,7 @@ class RedisStore(Store):
         outages = lane.outages
         async with lane.places:
             if lane.outages != outages:
-                # Those before us have just waited out the budget. If each did so in turn, the last would wait for seconds.
+                # Those before us have just waited out the budget. Did each do so in turn, the last would wait seconds.
                 raise TimeoutError("Redis did not answer the calls before this one.")
             try:
                 async with _Patience(self.budget):

@@ -1,8 +1,8 @@
 """Brings almost-OpenAI JSON into OpenAI's shape: what a dozen servers forget, rename or give as another type.
 
 Pure functions. An answer that is right comes out as it went in; mending twice changes nothing more; and nothing is
-invented that a reader could take for the vendor's word: a missing `created` is 0, a missing `id` is "". What has no place
-in the shape but may matter is kept beside it under `vendor_<name>`.
+invented that a reader could take for the vendor's word: a missing `created` is 0, a missing `id` is "". What has no
+place in the shape but may matter is kept beside it under `vendor_<name>`.
 """
 
 from __future__ import annotations

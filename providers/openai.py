@@ -6,13 +6,19 @@ https://platform.openai.com/docs/api-reference/chat (read 2026-11)
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
+from ..core import shape
 from ..core.types import Request
 from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
-from .sse import EventSplitter
+from .failures import ANSWERS, fault_in_answer, raise_if_fault
+from .failures import CONTENT_POLICY as CONTENT_POLICY  # for codecs of other protocols
+from .failures import read_failure as read_failure
+from .sse import Event, EventSplitter
 
 PARAMETERS = frozenset(
     {
@@ -52,13 +58,21 @@ PARAMETERS = frozenset(
 )
 """What OpenAI takes beside model, messages and the stream's own. `metadata` is ours: it is for the caller's logs."""
 
-FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+FAILS = re.compile(rb'"error"\s*:\s*(?!null)')
+NO_ROWS: Mapping[str, Provider] = MappingProxyType({})
+
+Fix = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class OpenAICodec(Codec):
-    """Chat completions. The answer's own JSON is already the shape that everything else speaks."""
+    """Chat completions. The answer's own JSON is already the shape that everything else speaks, or nearly."""
 
     path = "/chat/completions"
+
+    def __init__(self, rows: Mapping[str, Provider] = NO_ROWS) -> None:
+        self._rows = rows
+        """The table, where a request's provider says how its answers are to be mended."""
 
     def parameters(self, provider: Provider) -> frozenset[str]:
         return (PARAMETERS | provider.extra) - provider.refused
@@ -77,19 +91,21 @@ class OpenAICodec(Codec):
         return Call(self.path, wire_json(body), provider.headers)
 
     def decode(self, body: bytes, request: Request) -> bytes:
-        if b'"choices"' not in body:
-            raise ProviderFault(self._fault(body), body)
-        return body
+        if not ANSWERS.search(body) or not body.rstrip().endswith(b"}"):
+            raise ProviderFault(fault_in_answer(body), body)
+        if FAILS.search(body):
+            raise_if_fault(body)
+        return mended(body, self._fix(request))
 
     def decoder(self, request: Request) -> StreamDecoder:
-        return OpenAIStream(self)
+        return OpenAIStream(self._fix(request))
 
     def failure(self, status: int, body: bytes) -> Failure:
-        return read_failure(body)
+        return read_failure(body, status)
 
-    def _fault(self, body: bytes) -> Failure:
-        failure = read_failure(body)
-        return failure._replace(status=failure.status or 500)
+    def _fix(self, request: Request) -> Fix | None:
+        row = self._rows.get(request.provider)
+        return row.fix if row else None
 
     def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
         import openai
@@ -109,37 +125,95 @@ class OpenAICodec(Codec):
 class OpenAIStream(StreamDecoder):
     """Events that already are chunks; what is left is to find the end, and errors on the way."""
 
-    def __init__(self, codec: OpenAICodec) -> None:
-        self._codec, self._events = codec, EventSplitter()
+    def __init__(self, fix: Fix | None = None) -> None:
+        self._fix, self._events = fix, EventSplitter()
         self._finished = False
-        self._raw_start = b""
+        self._start = b""
+        """The first bytes, until it is clear what they are; of a body that is no event stream: all."""
+        self._is_events: bool | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        if not self._raw_start:
-            self._raw_start = data[:2000]
-        return self._chunks(self._events.feed(data))
+        if self._is_events:
+            return self._chunks(self._events.feed(data))
+        self._start += data
+        head = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if self._is_events is None and head:
+            self._is_events = not head.startswith((b"{", b"[", b"<"))
+        return self._chunks(self._events.feed(self._start)) if self._is_events else []
 
     def end(self) -> list[bytes]:
-        chunks = self._chunks(self._events.end())
+        if not self._is_events:
+            return self._unstreamed()
+        chunks = []
+        for event in self._events.end():
+            # A last event without its blank line may be whole, or what was there when the connection broke.
+            if event.data.startswith(b"{") and not _is_json(event.data):
+                raise ProviderFault(CUT_SHORT, event.data)
+            chunks += self._chunks([event])
         if not self._finished:
-            text = self._raw_start.lstrip()
-            if text.startswith(b"{") and not text.startswith(b"data"):
-                raise ProviderFault(self._codec._fault(text), text)
-            raise ProviderFault(Failure("The stream ended before the answer did.", "incomplete_stream", status=502))
+            raise ProviderFault(CUT_SHORT)
         return chunks
 
-    def _chunks(self, events: list[Any]) -> list[bytes]:
+    def _chunks(self, events: list[Event]) -> list[bytes]:
         chunks = []
         for name, data in events:
-            if data.startswith(b"[DONE]"):
-                self._finished = True
-            elif name == "error" or data.startswith((b'{"error"', b'{"error" ', b'{ "error"')):
-                raise ProviderFault(self._codec._fault(data), data)
-            elif data.startswith(b"{"):
-                if not self._finished and FINISHED.search(data):
+            if name == "error":
+                raise ProviderFault(fault_in_answer(data), data)
+            for line in data.split(b"\n") if b"\n{" in data or b"\n[DONE]" in data else (data,):
+                if line.startswith(b"[DONE]"):
                     self._finished = True
-                chunks.append(data)
+                elif self._is_chunk(line):
+                    chunks.append(mended(line, self._fix))
         return chunks
+
+    def _is_chunk(self, data: bytes) -> bool:
+        """Whether `data` belongs to the answer: a ping does not. Raises `ProviderFault` for an error."""
+        if not data.startswith(b"{"):
+            return False
+        if b'"error"' in data and FAILS.search(data):
+            raise_if_fault(data)
+        if b'"choices"' not in data and b'"usage"' not in data:
+            raise_if_fault(data)
+            return False
+        if not self._finished and FINISHED.search(data):
+            self._finished = True
+        return True
+
+    def _unstreamed(self) -> list[bytes]:
+        """A body that is no event stream: an error; or the whole answer, from a server that does not stream."""
+        body = self._start
+        if not ANSWERS.search(body):
+            raise ProviderFault(fault_in_answer(body), body)
+        raise_if_fault(body)
+        try:
+            whole = shape.parsed(mended(body, self._fix))
+            return [orjson.dumps(shape.completion_as_chunk(whole))]
+        except shape.Misshapen:
+            raise ProviderFault(fault_in_answer(body), body) from None
+
+
+CUT_SHORT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
+
+
+def mended(data: bytes, fix: Fix | None) -> bytes:
+    """An answer or chunk as the row's fix leaves it; the bytes themselves where there is nothing to fix."""
+    if fix is None:
+        return data
+    marks: re.Pattern[bytes] | None = getattr(fix, "marks", None)
+    if marks is not None and not marks.search(data):
+        return data
+    try:
+        return orjson.dumps(fix(shape.parsed(data)))
+    except shape.Misshapen:
+        raise ProviderFault(fault_in_answer(data), data) from None
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def wire_json(body: Any) -> bytes:
@@ -168,55 +242,3 @@ def wire_form(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
         raise TypeError(f"bytes ({len(value)} of them) have no JSON form; encode them as base64 text")
     raise TypeError(f"a value of type {type(value).__name__!r} has no JSON form")
-
-
-CONTEXT_WINDOW = re.compile(
-    r"context.{0,12}(length|window|size)|maximum context|too many (input )?tokens|prompt is too long"
-    r"|input is too long|reduce the length|exceeds? the (model's |available )?(maximum |context)",
-    re.IGNORECASE,
-)
-CONTENT_POLICY = re.compile(
-    r"content.?(filter|policy|management)|safety (system|policy)|flagged|responsible ?ai|usage policies|moderation",
-    re.IGNORECASE,
-)
-
-
-def read_failure(body: bytes) -> Failure:
-    """What an error's body says, in any of the shapes that OpenAI-protocol vendors use."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        text = body[:500].decode("utf-8", "replace").strip()
-        return Failure(text or "an empty answer", None, failure_kind(text, None))
-    if isinstance(data, list) and data:
-        data = data[0]
-    if not isinstance(data, dict):
-        return Failure(str(data)[:500])
-    error = data.get("error", data)
-    if isinstance(error, str):
-        error = {**data, "message": error}
-    if not isinstance(error, dict):
-        error = data
-    message = next((str(error[name]) for name in ("message", "detail", "error", "msg", "title") if error.get(name)), "")
-    code = next((str(error[name]) for name in ("code", "type", "status") if error.get(name)), None)
-    message = message or body[:500].decode("utf-8", "replace")
-    return Failure(message, code, failure_kind(message, code), _status_in(error))
-
-
-def failure_kind(message: str, code: str | None) -> str | None:
-    """Whether an error is about the context window or the content policy, by its words."""
-    if (code and "context" in code) or CONTEXT_WINDOW.search(message):
-        return "context_window"
-    if (code and ("content_filter" in code or "content_policy" in code)) or CONTENT_POLICY.search(message):
-        return "content_policy"
-    return None
-
-
-def _status_in(error: dict[str, Any]) -> int | None:
-    for name in ("code", "status", "status_code"):
-        value = error.get(name)
-        if isinstance(value, str) and value.isdigit():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
-            return value
-    return None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class Event(NamedTuple):
     name: str
@@ -19,10 +21,16 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._begun = False
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
         buffer = self._rest + data if self._rest else data
+        if not self._begun:
+            if len(buffer) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(buffer):
+                self._rest = buffer
+                return []
+            self._begun, buffer = True, buffer.removeprefix(BYTE_ORDER_MARK)
         if b"\r" in buffer:
             held = b"\r" if buffer.endswith(b"\r") else b""  # perhaps half of a \r\n
             buffer = buffer[: len(buffer) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -47,6 +55,9 @@ def _event(block: bytes) -> Event | None:
         field, _, value = line.partition(b":")
         value = value[1:] if value.startswith(b" ") else value
         if field == b"data":
+            data.append(value)
+        elif field == b"error":  # llama.cpp's server before 2025 wrote its errors as a field of their own
+            name = "error"
             data.append(value)
         elif field == b"event":
             name = value.decode("utf-8", "replace")

@@ -1,36 +1,571 @@
-"""One row per vendor. A new OpenAI-compatible one is a row here, and nothing else."""
+"""One row per vendor. A new OpenAI-compatible one is a row here, and nothing else: see `docs/add-a-provider.md`.
+
+Each row says which page it was checked against, and when. Where two pages are named the second is what the environment
+variable or the parameter list rests on.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from ..core.errors import UnknownProvider, suggestion
 from .base import Codec, Provider
-
-OPENAI_COMPATIBLE_SAMPLING = frozenset({"top_k", "min_p", "repetition_penalty"})
+from .fixes import COMMON, STRAY_USAGE
 
 ROWS = (
-    # https://platform.openai.com/docs/api-reference (2026-11)
+    # OpenAI. The fix is for the servers that callers reach under this name with an `api_base` of their own.
     Provider(
-        "openai", "https://api.openai.com/v1", key_env=("OPENAI_API_KEY",), base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE")
+        "openai",
+        "https://api.openai.com/v1",
+        key_env=("OPENAI_API_KEY",),
+        base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        fix=STRAY_USAGE,
+        docs="https://platform.openai.com/docs/api-reference/chat",  # 2026-11
     ),
-    # https://docs.anthropic.com/en/api/messages (2026-11)
     Provider(
         "anthropic",
         "https://api.anthropic.com",
         codec="anthropic",
         key_env=("ANTHROPIC_API_KEY",),
         base_env=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
+        docs="https://docs.anthropic.com/en/api/messages",  # 2026-11
     ),
-    Provider("openai_compatible", "", key_env=("OPENAI_COMPATIBLE_API_KEY",), needs_key=False, open_ended=True),
+    # Any server that speaks the protocol; the caller says where.
+    Provider(
+        "openai_compatible",
+        "",
+        key_env=("OPENAI_COMPATIBLE_API_KEY",),
+        base_env=("OPENAI_COMPATIBLE_API_BASE", "OPENAI_COMPATIBLE_BASE_URL"),
+        needs_key=False,
+        open_ended=True,
+        fix=STRAY_USAGE,
+    ),
     Provider("echo", "", codec="openai", needs_key=False, open_ended=True),
+    # Servers that one runs oneself. They take sampling parameters without end, and mostly no key.
+    Provider(
+        "ollama",
+        "http://localhost:11434/v1",
+        key_env=("OLLAMA_API_KEY",),
+        base_env=("OLLAMA_API_BASE", "OLLAMA_HOST"),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.ollama.com/openai",  # 2026-11; recorded answers name their thinking `reasoning`
+    ),
+    Provider(
+        "ollama_cloud",
+        "https://ollama.com/v1",
+        key_env=("OLLAMA_API_KEY",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.ollama.com/cloud",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "vllm",
+        "http://localhost:8000/v1",
+        key_env=("VLLM_API_KEY", "HOSTED_VLLM_API_KEY"),
+        base_env=("VLLM_API_BASE", "HOSTED_VLLM_API_BASE"),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        # not re-read: port 8000 is the default
+        docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    ),
+    Provider(
+        "lm_studio",
+        "http://localhost:1234/v1",
+        key_env=("LM_STUDIO_API_KEY", "LMSTUDIO_API_KEY"),
+        base_env=("LM_STUDIO_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        docs="https://lmstudio.ai/docs/developer/openai-compat",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "llamacpp",
+        "http://localhost:8080/v1",
+        key_env=("LLAMA_API_KEY", "LLAMACPP_API_KEY"),
+        base_env=("LLAMACPP_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        docs="https://github.com/ggml-org/llama.cpp/tree/master/tools/server",  # not re-read; answers as recorded
+    ),
+    Provider(
+        "llamafile",
+        "http://localhost:8080/v1",
+        key_env=("LLAMAFILE_API_KEY",),
+        base_env=("LLAMAFILE_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        docs="https://github.com/mozilla-ai/llamafile",  # not re-read: it is llama.cpp's server
+    ),
+    Provider(
+        "sglang",
+        "http://localhost:30000/v1",
+        key_env=("SGLANG_API_KEY",),
+        base_env=("SGLANG_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.sglang.ai/basic_usage/openai_api_completions.html",  # not re-read: port 30000 is the default
+    ),
+    Provider(
+        "tgi",
+        "http://localhost:8080/v1",
+        key_env=("TGI_API_KEY", "HF_TOKEN"),
+        base_env=("TGI_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,
+        # not re-read; its docs publish port 8080
+        docs="https://huggingface.co/docs/text-generation-inference/messages_api",
+    ),
+    Provider(
+        "gpustack",
+        "",
+        key_env=("GPUSTACK_API_KEY",),
+        base_env=("GPUSTACK_API_BASE",),
+        open_ended=True,
+        fix=COMMON,  # every installation has its own address; checked against recorded answers
+    ),
+    Provider(
+        "mistralrs",
+        "",
+        key_env=("MISTRALRS_API_KEY",),
+        base_env=("MISTRALRS_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=COMMON,  # no default address; checked against recorded answers
+    ),
+    Provider(
+        "litellm_proxy",
+        "http://localhost:4000",
+        key_env=("LITELLM_PROXY_API_KEY",),
+        base_env=("LITELLM_PROXY_API_BASE",),
+        needs_key=False,
+        open_ended=True,
+        fix=STRAY_USAGE,
+        docs="https://docs.litellm.ai/docs/providers/litellm_proxy",  # not re-read; 4000 is the proxy's default port
+    ),
+    # Services.
+    # logprobs, logit_bias and top_logprobs are answered with 400: https://console.groq.com/docs/openai (2026-11)
+    Provider(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        key_env=("GROQ_API_KEY",),
+        base_env=("GROQ_API_BASE", "GROQ_BASE_URL"),
+        refused=frozenset({"logprobs", "logit_bias", "top_logprobs"}),
+        extra=frozenset(
+            {"reasoning_format", "include_reasoning", "search_settings", "documents", "citation_options"}
+            | {"compound_custom", "disable_tool_validation", "exclude_domains", "include_domains"}
+        ),
+        fix=STRAY_USAGE,
+        docs="https://console.groq.com/docs/api-reference",
+    ),
+    Provider(
+        "deepseek",
+        "https://api.deepseek.com",
+        key_env=("DEEPSEEK_API_KEY",),
+        base_env=("DEEPSEEK_API_BASE", "DEEPSEEK_BASE_URL"),
+        renamed={"max_completion_tokens": "max_tokens"},
+        extra=frozenset({"thinking", "user_id"}),
+        fix=COMMON,
+        docs="https://api-docs.deepseek.com/api/create-chat-completion",  # 2026-11
+    ),
+    Provider(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        key_env=("OPENROUTER_API_KEY",),
+        base_env=("OPENROUTER_API_BASE", "OPENROUTER_BASE_URL"),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://openrouter.ai/docs/api/reference/overview",  # 2026-11; errors inside choices are read as such
+    ),
+    Provider(
+        "together_ai",
+        "https://api.together.xyz/v1",
+        key_env=("TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
+        base_env=("TOGETHER_API_BASE", "TOGETHERAI_API_BASE"),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.together.ai/reference/chat-completions",  # 2026-11
+    ),
+    # Usage comes unasked in the last chunk; the seed is `random_seed`, the token bound `max_tokens`.
+    Provider(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        key_env=("MISTRAL_API_KEY",),
+        base_env=("MISTRAL_API_BASE", "MISTRAL_BASE_URL"),
+        refused=frozenset(
+            {"audio", "function_call", "functions", "logit_bias", "modalities", "moderation", "service_tier", "store"}
+            | {"prompt_cache_options", "prompt_cache_retention", "user", "verbosity", "web_search_options"}
+        ),
+        renamed={"seed": "random_seed", "max_completion_tokens": "max_tokens"},
+        extra=frozenset({"random_seed", "safe_prompt", "prompt_mode", "guardrails", "document_image_limit"}),
+        stream_usage=False,
+        fix=COMMON,
+        docs="https://docs.mistral.ai/api/endpoint/chat",  # 2026-11; logprobs as recorded
+    ),
+    Provider(
+        "xai",
+        "https://api.x.ai/v1",
+        key_env=("XAI_API_KEY",),
+        base_env=("XAI_API_BASE", "XAI_BASE_URL"),
+        refused=frozenset({"audio", "function_call", "functions", "modalities", "prediction", "store", "verbosity"}),
+        extra=frozenset({"search_parameters", "deferred"}),
+        fix=COMMON,
+        # 2026-11, by recorded traffic: `completion_tokens` does not count the reasoning tokens, `total_tokens` does
+        docs="https://docs.x.ai/docs/api-reference",
+    ),
+    Provider(
+        "fireworks_ai",
+        "https://api.fireworks.ai/inference/v1",
+        key_env=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY"),
+        base_env=("FIREWORKS_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.fireworks.ai/tools-sdks/openai-compatibility",  # 2026-11
+    ),
+    # Usage comes unasked in each chunk (recorded). Parameters: https://docs.perplexity.ai/api-reference (2026-11)
+    Provider(
+        "perplexity",
+        "https://api.perplexity.ai",
+        key_env=("PERPLEXITY_API_KEY", "PERPLEXITYAI_API_KEY"),
+        base_env=("PERPLEXITY_API_BASE",),
+        open_ended=True,
+        stream_usage=False,
+        fix=COMMON,
+        docs="https://docs.perplexity.ai/api-reference/sonar-post",
+    ),
+    # https://inference-docs.cerebras.ai/resources/openai (2026-11): these are answered with 400
+    Provider(
+        "cerebras",
+        "https://api.cerebras.ai/v1",
+        key_env=("CEREBRAS_API_KEY",),
+        base_env=("CEREBRAS_API_BASE",),
+        refused=frozenset({"frequency_penalty", "logit_bias", "presence_penalty"}),
+        extra=frozenset({"clear_thinking", "disable_reasoning", "reasoning_format", "min_tokens"}),
+        fix=COMMON,
+        docs="https://inference-docs.cerebras.ai/api-reference/chat-completions",
+    ),
+    Provider(
+        "sambanova",
+        "https://api.sambanova.ai/v1",
+        key_env=("SAMBANOVA_API_KEY",),
+        base_env=("SAMBANOVA_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.sambanova.ai/docs/en/features/openai-compatibility",  # 2026-11
+    ),
+    Provider(
+        "nvidia_nim",
+        "https://integrate.api.nvidia.com/v1",
+        key_env=("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
+        base_env=("NVIDIA_NIM_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.api.nvidia.com/nim/reference/llm-apis",  # 2026-11; the schema differs by model
+    ),
+    Provider(
+        "deepinfra",
+        "https://api.deepinfra.com/v1/openai",
+        key_env=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
+        base_env=("DEEPINFRA_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.deepinfra.com/api-reference/chat-completions/openai-chat-completions",  # 2026-11
+    ),
+    Provider(
+        "moonshot",
+        "https://api.moonshot.ai/v1",
+        key_env=("MOONSHOT_API_KEY",),
+        base_env=("MOONSHOT_API_BASE",),
+        open_ended=True,
+        fix=STRAY_USAGE,
+        docs="https://platform.moonshot.ai/docs/api/chat",  # 2026-11
+    ),
+    Provider(
+        "zai",
+        "https://api.z.ai/api/paas/v4",
+        key_env=("ZAI_API_KEY", "ZHIPU_API_KEY"),
+        base_env=("ZAI_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.z.ai/api-reference/llm/chat-completion",  # 2026-11
+    ),
+    Provider(
+        "dashscope",
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        key_env=("DASHSCOPE_API_KEY",),
+        base_env=("DASHSCOPE_API_BASE", "DASHSCOPE_BASE_URL"),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",  # 2026-11
+    ),
+    Provider(
+        "minimax",
+        "https://api.minimax.io/v1",
+        key_env=("MINIMAX_API_KEY",),
+        base_env=("MINIMAX_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://platform.minimax.io/docs/api-reference/text-openai-api",  # 2026-11; errors come with status 200
+    ),
+    Provider(
+        "hyperbolic",
+        "https://api.hyperbolic.xyz/v1",
+        key_env=("HYPERBOLIC_API_KEY",),
+        base_env=("HYPERBOLIC_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        # the page was not to be had; the URL rests on ten clients' sources (2026-11)
+        docs="https://docs.hyperbolic.xyz",
+    ),
+    Provider(
+        "nebius",
+        "https://api.tokenfactory.nebius.com/v1",
+        key_env=("NEBIUS_API_KEY",),
+        base_env=("NEBIUS_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.tokenfactory.nebius.com/api-reference/inference/create-chat-completion",  # 2026-11
+    ),
+    Provider(
+        "novita",
+        "https://api.novita.ai/openai",
+        key_env=("NOVITA_API_KEY",),
+        base_env=("NOVITA_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        # 2026-11, by models.dev's row
+        docs="https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion",
+    ),
+    Provider(
+        "friendliai",
+        "https://api.friendli.ai/serverless/v1",
+        key_env=("FRIENDLI_TOKEN",),
+        base_env=("FRIENDLI_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://friendli.ai/docs/openapi/model-apis/chat-completions",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "baseten",
+        "https://inference.baseten.co/v1",
+        key_env=("BASETEN_API_KEY",),
+        base_env=("BASETEN_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.baseten.co/reference/inference-api/chat-completions",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "featherless_ai",
+        "https://api.featherless.ai/v1",
+        key_env=("FEATHERLESS_API_KEY", "FEATHERLESS_AI_API_KEY"),
+        base_env=("FEATHERLESS_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://featherless.ai/docs/api-overview-and-common-options",  # 2026-11
+    ),
+    Provider(
+        "github",
+        "https://models.github.ai/inference",
+        key_env=("GITHUB_API_KEY", "GITHUB_TOKEN"),
+        base_env=("GITHUB_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.github.com/en/github-models",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "huggingface",
+        "https://router.huggingface.co/v1",
+        key_env=("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+        base_env=("HUGGINGFACE_API_BASE", "HF_API_BASE"),
+        open_ended=True,
+        fix=STRAY_USAGE,  # it passes on what Groq, Together, Nebius … answer
+        docs="https://huggingface.co/docs/inference-providers",  # 2026-11
+    ),
+    Provider(
+        "venice",
+        "https://api.venice.ai/api/v1",
+        key_env=("VENICE_API_KEY", "VENICE_AI_API_KEY"),
+        base_env=("VENICE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.venice.ai/api-reference/endpoint/chat/completions",  # 2026-11
+    ),
+    # Base: https://<workspace>/serving-endpoints (as recorded, 2026-11)
+    Provider(
+        "databricks",
+        "",
+        key_env=("DATABRICKS_API_KEY", "DATABRICKS_TOKEN"),
+        base_env=("DATABRICKS_API_BASE",),
+        open_ended=True,
+        stream_usage=False,  # usage comes unasked in each chunk (recorded)
+        fix=COMMON,
+        docs="https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference",
+    ),
+    # Base: https://api.cloudflare.com/client/v4/accounts/<account>/ai/v1 (2026-11)
+    Provider(
+        "cloudflare",
+        "",
+        key_env=("CLOUDFLARE_API_KEY", "CLOUDFLARE_API_TOKEN"),
+        base_env=("CLOUDFLARE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
+    ),
+    # Base: https://<account>.snowflakecomputing.com/api/v2/cortex/v1 (2026-11)
+    Provider(
+        "snowflake",
+        "",
+        key_env=("SNOWFLAKE_PAT", "SNOWFLAKE_API_KEY", "SNOWFLAKE_JWT"),
+        base_env=("SNOWFLAKE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.snowflake.com/user-guide/snowflake-cortex/open_ai_sdk",
+    ),
+    Provider(
+        "avian",
+        "https://api.avian.io/v1",
+        key_env=("AVIAN_API_KEY",),
+        base_env=("AVIAN_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        # the page was not to be had; recorded traffic and several clients' sources (2026-11)
+        docs="https://avian.io/docs",
+    ),
+    Provider(
+        "vercel_gateway",
+        "https://ai-gateway.vercel.sh/v1",
+        key_env=("AI_GATEWAY_API_KEY", "VERCEL_AI_GATEWAY_API_KEY"),
+        base_env=("VERCEL_AI_GATEWAY_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://vercel.com/docs/ai-gateway/openai-compat",  # 2026-11
+    ),
+    Provider(
+        "crusoe",
+        "https://managed-inference-api-proxy.crusoecloud.com/v1",
+        key_env=("CRUSOE_API_KEY",),
+        base_env=("CRUSOE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.crusoecloud.com/managed-inference",  # the URL rests on litellm's table (2026-11)
+    ),
+    Provider(
+        "scaleway",
+        "https://api.scaleway.ai/v1",
+        key_env=("SCW_SECRET_KEY", "SCALEWAY_API_KEY"),
+        base_env=("SCALEWAY_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://www.scaleway.com/en/docs/generative-apis/",  # 2026-11, by models.dev's and litellm's rows
+    ),
+    Provider(
+        "meta_llama",
+        "https://api.llama.com/compat/v1",
+        key_env=("LLAMA_API_KEY",),
+        base_env=("META_LLAMA_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://llama.developer.meta.com/docs",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "upstage",
+        "https://api.upstage.ai/v1/solar",
+        key_env=("UPSTAGE_API_KEY",),
+        base_env=("UPSTAGE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://developers.upstage.ai/docs/apis/chat",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "inception",
+        "https://api.inceptionlabs.ai/v1",
+        key_env=("INCEPTION_API_KEY",),
+        base_env=("INCEPTION_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        # 2026-11, by models.dev's row
+        docs="https://docs.inceptionlabs.ai/api-reference/chat/create-a-chat-completion",
+    ),
+    Provider(
+        "chutes",
+        "https://llm.chutes.ai/v1",
+        key_env=("CHUTES_API_KEY",),
+        base_env=("CHUTES_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://chutes.ai/docs",  # 2026-11, by models.dev's and litellm's rows
+    ),
+    Provider(
+        "siliconflow",
+        "https://api.siliconflow.com/v1",
+        key_env=("SILICONFLOW_API_KEY",),
+        base_env=("SILICONFLOW_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        # 2026-11, by models.dev's row
+        docs="https://docs.siliconflow.com/en/api-reference/chat-completions/chat-completions",
+    ),
+    Provider(
+        "wandb",
+        "https://api.inference.wandb.ai/v1",
+        key_env=("WANDB_API_KEY",),
+        base_env=("WANDB_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.wandb.ai/guides/integrations/inference/",  # 2026-11, by models.dev's row
+    ),
+    Provider(
+        "inference_net",
+        "https://api.inference.net/v1",
+        key_env=("INFERENCE_API_KEY",),
+        base_env=("INFERENCE_API_BASE",),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://docs.inference.net",  # 2026-11, by models.dev's row
+    ),
 )
 PROVIDERS: dict[str, Provider] = {row.name: row for row in ROWS}
+
+OTHER_NAMES = {
+    "hosted_vllm": "vllm",
+    "lmstudio": "lm_studio",
+    "llama_cpp": "llamacpp",
+    "together": "together_ai",
+    "togetherai": "together_ai",
+    "fireworks": "fireworks_ai",
+    "featherless": "featherless_ai",
+    "nvidia": "nvidia_nim",
+    "friendli": "friendliai",
+    "alibaba": "dashscope",
+    "qwen": "dashscope",
+    "moonshotai": "moonshot",
+    "z_ai": "zai",
+    "github_models": "github",
+    "hf": "huggingface",
+    "veniceai": "venice",
+    "vercel_ai_gateway": "vercel_gateway",
+    "workers_ai": "cloudflare",
+    "x_ai": "xai",
+    "custom_openai": "openai_compatible",
+}
+"""Names under which users of other libraries know a provider."""
 
 BARE_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:gpt-"), "openai"),
     (("claude-",), "anthropic"),
+    (("deepseek-chat", "deepseek-reasoner", "deepseek-v"), "deepseek"),
+    (("grok-",), "xai"),
+    (("mistral-", "ministral-", "magistral-", "codestral-", "devstral-", "pixtral-", "open-mistral-"), "mistral"),
+    (("sonar",), "perplexity"),
 )
 """How well-known model names begin, and whose they are."""
 
@@ -39,38 +574,71 @@ BARE_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
 def resolve(model: str) -> tuple[Provider, str]:
     """The provider of "provider/model", or of a well-known bare name, and the vendor's name of the model."""
     name, slash, rest = model.partition("/")
-    if slash and rest and name in PROVIDERS:
-        return PROVIDERS[name], rest
+    row = PROVIDERS.get(OTHER_NAMES.get(name, name))
+    if slash and rest and row:
+        return row, rest
     for prefixes, provider in BARE_NAMES:
-        if model.startswith(prefixes):
+        if not slash and model.startswith(prefixes):
             return PROVIDERS[provider], model
-    raise UnknownProvider(_unknown(model, name, bool(slash)))
+    raise UnknownProvider(_unknown(model, name, rest, row))
 
 
-def _unknown(model: str, name: str, has_slash: bool) -> str:
-    if has_slash:
-        return f"No provider named {name!r} (in the model {model!r}).{suggestion(name, PROVIDERS)}"
+def _unknown(model: str, name: str, rest: str, row: Provider | None) -> str:
+    if row and not rest:
+        return f"The model {model!r} names the provider {row.name!r} and no model. Write '{row.name}/<model>'."
+    if rest:
+        close = suggestion(name, [*PROVIDERS, *OTHER_NAMES])
+        return (
+            f"No provider named {name!r} (in the model {model!r}).{close} "
+            f"For a server that speaks OpenAI's protocol write 'openai_compatible/{model}' and pass api_base=."
+        )
     return f"The model {model!r} does not say which provider. Write 'provider/{model}', for example 'openai/{model}'."
 
 
-@functools.cache
-def codec(name: str) -> Codec:
-    """The codec of that name, its module loaded on first use."""
-    if name == "openai":
-        from .openai import OpenAICodec
+def _openai() -> Codec:
+    from .openai import OpenAICodec
 
-        return OpenAICodec()
+    return OpenAICodec(PROVIDERS)
+
+
+def _anthropic() -> Codec:
     from .anthropic import AnthropicCodec
 
     return AnthropicCodec()
 
 
+CODECS: dict[str, Callable[[], Codec]] = {"openai": _openai, "anthropic": _anthropic}
+"""One per protocol; each loads its module when it is first used."""
+
+
+@functools.cache
+def codec(name: str) -> Codec:
+    """The codec of that name, its module loaded on first use."""
+    return CODECS[name]()
+
+
 def api_base(provider: Provider, given: str | None) -> str:
-    """The base URL that a call goes to, without a trailing slash."""
+    """The base URL that a call goes to, without a trailing slash; empty if there is none."""
     if given:
         return given.rstrip("/")
     for name in provider.base_env:
         value = os.environ.get(name)
         if value:
-            return value.rstrip("/")
+            return _whole_url(value, provider)
     return provider.base_url
+
+
+def _whole_url(value: str, provider: Provider) -> str:
+    """A base URL out of an environment variable.
+
+    For servers that one runs oneself it may be what *they* read there, without scheme, port or path: OLLAMA_HOST is
+    "0.0.0.0:11434" or "gpu-box" (https://docs.ollama.com/faq, 2026-11).
+    """
+    value = value.rstrip("/")
+    if not provider.base_url.startswith("http://"):
+        return value
+    default = urlsplit(provider.base_url)
+    given = urlsplit(value if "://" in value else f"http://{value}")
+    host = "localhost" if given.hostname in (None, "0.0.0.0") else given.netloc.removesuffix(f":{given.port}")
+    port = given.port or (default.port if "://" not in value else None)
+    return f"{given.scheme}://{host}{f':{port}' if port else ''}{given.path or default.path}"

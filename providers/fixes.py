@@ -1,0 +1,80 @@
+"""How vendors of the OpenAI protocol leave it where the answer still validates but its meaning would be lost.
+
+A row of the table names its fix. Parsing every answer twice would double the cost of a call, so a fix says by which
+bytes it is known that there is something to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+Json = dict[str, Any]
+
+DEPARTURES = re.compile(
+    rb'"(?:'
+    rb'reasoning(?:_details|_text)?"'  # thinking under another name than reasoning_content
+    rb'|content"\s*:\s*\['  # text and thinking as a list of parts: Mistral
+    rb'|(?:prompt_cache_hit|cache_read_input|cache_creation_input|num_cached)_tokens"'
+    rb'|(?:prompt|completion|total)_tokens"\s*:\s*\d+\s*,\s*"(?:cached|reasoning)_tokens"'  # beside the details
+    rb'|prompt_tokens_details"\s*:\s*\{[^{}]*\}\s*,\s*"(?:cached|reasoning)_tokens"'
+    rb'|usage"\s*:\s*\{\s*"(?:cached|reasoning)_tokens"'
+    rb'|(?:completion|total|prompt)_tokens"\s*:\s*null'  # Databricks, in every chunk but the last
+    rb'|service_tier"\s*:\s*"(?!auto"|default"|flex"|scale"|priority"|fast")'
+    rb'|finish_reason"\s*:\s*"(?!stop"|length"|tool_calls"|content_filter"|function_call")'
+    rb'|function_call"\s*:\s*\{'  # Snowflake, which fills what it has not with ""
+    rb")"
+)
+"""Seen in recorded answers (2026-11) unless said otherwise."""
+
+
+class Fix:
+    """A function over parsed answers and chunks, and the bytes that show that one needs it."""
+
+    def __init__(self, marks: re.Pattern[bytes], mend: Callable[[Json], Json]) -> None:
+        self.marks, self._mend = marks, mend
+
+    def __call__(self, data: Json) -> Json:
+        return self._mend(data)
+
+
+def as_openai(data: Json) -> Json:
+    """The answer or chunk in OpenAI's words: see `core.shape`."""
+    from ..core import shape
+
+    return shape.mend_chunk(data) if is_chunk(data) else shape.mend_completion(data)
+
+
+def is_chunk(data: Json) -> bool:
+    """Whether this is a piece of a stream. Perplexity's hold a `message` too; Azure's first says no kind."""
+    kind = data.get("object")
+    if isinstance(kind, str) and kind:
+        return kind != "chat.completion"
+    choices = data.get("choices")
+    return not (isinstance(choices, list) and choices and isinstance(choices[0], dict) and "message" in choices[0])
+
+
+def with_stray_usage(data: Json) -> Json:
+    """As `as_openai`, with the usage where it belongs.
+
+    Groq puts it under `x_groq` in the last chunk (https://console.groq.com/docs/api-reference), Moonshot into the last
+    choice (https://platform.moonshot.ai/docs/api/chat), unless `stream_options` asks for it.
+    """
+    if not data.get("usage"):
+        groq, choices = data.get("x_groq"), data.get("choices")
+        last = choices[-1] if isinstance(choices, list) and choices else None
+        for holder in (groq, last):
+            usage = holder.get("usage") if isinstance(holder, dict) else None
+            if isinstance(usage, dict) and usage:
+                data = {**data, "usage": usage}
+    return as_openai(data)
+
+
+COMMON = Fix(DEPARTURES, as_openai)
+STRAY_USAGE = Fix(
+    re.compile(
+        DEPARTURES.pattern + rb'|"x_groq"\s*:\s*\{[^{}]*"usage"|"usage"\s*:\s*\{[^{}]*\}\s*\}\s*\]',
+    ),
+    with_stray_usage,
+)

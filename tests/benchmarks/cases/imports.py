@@ -1,0 +1,49 @@
+"""What `import rejoinder` costs, and that it does nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from ..measure import Effort, quietest
+from ..report import Budget, Row
+
+HEAVY = ("openai", "anthropic", "httpx", "httpx2", "aiohttp", "redis", "tiktoken", "pydantic", "numpy", "tenacity")
+
+# Everything that Python tells an audit hook about: https://docs.python.org/3/library/audit_events.html
+WATCH = """
+import json, sys
+seen = []
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        seen.append("network: " + repr(args[1:]))
+    elif event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        seen.append("wrote: " + repr(args[0]))
+    elif event in ("os.mkdir", "os.rename", "os.remove", "sqlite3.connect", "subprocess.Popen"):
+        seen.append(event + ": " + repr(args[0]))
+sys.addaudithook(hook)
+import rejoinder
+print(json.dumps(seen + ["loads " + name for name in sys.argv[1:] if name in sys.modules]))
+"""
+
+
+def importing(effort: Effort) -> Iterator[Row]:
+    found = subprocess.run([sys.executable, "-B", "-c", WATCH, *HEAVY], check=True, capture_output=True, text=True)
+    fault = ", ".join(json.loads(found.stdout))
+    # One start a round, and more rounds than elsewhere: starting a process is the noisiest thing we time.
+    times = quietest(effort.rounds * effort.count(5, 1), subject=_process("import rejoinder"), floor=_process("pass"))
+    budget = Budget(more=60, unit="ms")
+    remark = "" if fault else "no SDK loaded, no network, no file written"
+    yield Row("import rejoinder", times["subject"] * 1e3, times["floor"] * 1e3, "ms", budget, remark, fault)
+
+
+def _process(code: str) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - start
+
+    return run

@@ -98,9 +98,8 @@ def _envelope(data: Json, kind: str) -> Json:
     if "usage" in data:
         mended["usage"] = _usage(data["usage"])
     if "service_tier" in data:
-        tier = data["service_tier"]
-        mended["service_tier"] = tier if tier in (None, "") or not isinstance(tier, str) else _tier(tier)
-        _set_aside(mended, "service_tier", lambda value: value in SERVICE_TIERS)
+        mended["service_tier"] = _tier(data["service_tier"])
+        _set_aside(mended, "service_tier", lambda value: isinstance(value, str) and value in SERVICE_TIERS)
     _set_aside(mended, "system_fingerprint", _is_text)
     _set_aside(mended, "obfuscation", _is_text)
     _set_aside(mended, "moderation", lambda value: False)
@@ -110,8 +109,9 @@ def _envelope(data: Json, kind: str) -> Json:
     return mended
 
 
-def _tier(name: str) -> str:
-    return "default" if name == "on_demand" else name
+def _tier(tier: Any) -> Any:
+    """Groq's word for the ordinary tier, in OpenAI's; its others have no counterpart."""
+    return "default" if tier == "on_demand" else tier
 
 
 def _choice(choice: Json, place: int) -> Json:
@@ -183,7 +183,7 @@ def _said(message: Json) -> Json:
     content = message.get("content")
     if isinstance(content, list):
         mended["content"], thinking = _split_parts(content)
-        if any(part.get("type") not in TEXT_PARTS | THINKING_PARTS for part in _dicts(content)):
+        if any(_part_type(part) not in TEXT_PARTS | THINKING_PARTS for part in _dicts(content)):
             mended["vendor_content"] = content
     else:
         thinking = ""

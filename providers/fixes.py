@@ -12,28 +12,33 @@ from typing import Any
 
 Json = dict[str, Any]
 
-DEPARTURES = re.compile(
-    rb'"(?:'
-    rb'reasoning(?:_details|_text)?"'  # thinking under another name than reasoning_content
+
+DEPARTURES = (
+    rb'reasoning(?:_details|_text)?"'  # thinking under another name than `reasoning_content`
     rb'|content"\s*:\s*\['  # text and thinking as a list of parts: Mistral
-    rb'|(?:prompt_cache_hit|cache_read_input|cache_creation_input|num_cached)_tokens"'
-    rb'|(?:prompt|completion|total)_tokens"\s*:\s*\d+\s*,\s*"(?:cached|reasoning)_tokens"'  # beside the details
-    rb'|prompt_tokens_details"\s*:\s*\{[^{}]*\}\s*,\s*"(?:cached|reasoning)_tokens"'
+    # Counts under other names, beside their details, or null: DeepSeek, Venice, Mistral, Together, Copilot, Databricks
+    rb'|(?:prompt_cache_hit|cache_read_input|cache_creation_input|num_cached|input)_tokens"'
+    rb'|(?:prompt|completion|total)_tokens"\s*:\s*(?:null|\d+\s*,\s*"(?:cached|reasoning)_tokens")'
+    rb'|(?:prompt|completion)_tokens_details"\s*:\s*\{[^{}]*\}\s*,\s*"(?:cached|reasoning)_tokens"'
     rb'|usage"\s*:\s*\{\s*"(?:cached|reasoning)_tokens"'
-    rb'|(?:completion|total|prompt)_tokens"\s*:\s*null'  # Databricks, in every chunk but the last
-    rb'|service_tier"\s*:\s*"(?!auto"|default"|flex"|scale"|priority"|fast")'
-    rb'|finish_reason"\s*:\s*"(?!stop"|length"|tool_calls"|content_filter"|function_call")'
-    rb'|function_call"\s*:\s*\{'  # Snowflake, which fills what it has not with ""
-    rb")"
+    rb'|service_tier"\s*:\s*"(?!(?:auto|default|flex|scale|priority|fast)")'
+    rb'|finish_reason"\s*:\s*"(?!(?:stop|length|tool_calls|content_filter|function_call)")'
+    rb'|function_call"\s*:\s*\{'  # Snowflake fills what it has not with ""
 )
-"""Seen in recorded answers (2026-11) unless said otherwise."""
+"""What names a departure, after its opening quote; seen in recorded answers (2026-11)."""
+
+STRAY = rb'|x_groq"\s*:\s*\{[^{}]*"usage"|usage"\s*:\s*\{[^{}]*\}\s*\}\s*\]'
 
 
 class Fix:
-    """A function over parsed answers and chunks, and the bytes that show that one needs it."""
+    """A function over parsed answers and chunks, and the bytes that show that one may need it.
 
-    def __init__(self, marks: re.Pattern[bytes], mend: Callable[[Json], Json]) -> None:
-        self.marks, self._mend = marks, mend
+    One pattern for all signs, which starts at a quote: over an answer of 4 kB it takes 7 µs, a search for each sign 32.
+    """
+
+    def __init__(self, signs: bytes, mend: Callable[[Json], Json]) -> None:
+        self.is_needed = re.compile(b'"(?:' + signs + b")").search
+        self._mend = mend
 
     def __call__(self, data: Json) -> Json:
         return self._mend(data)
@@ -72,9 +77,4 @@ def with_stray_usage(data: Json) -> Json:
 
 
 COMMON = Fix(DEPARTURES, as_openai)
-STRAY_USAGE = Fix(
-    re.compile(
-        DEPARTURES.pattern + rb'|"x_groq"\s*:\s*\{[^{}]*"usage"|"usage"\s*:\s*\{[^{}]*\}\s*\}\s*\]',
-    ),
-    with_stray_usage,
-)
+STRAY_USAGE = Fix(DEPARTURES + STRAY, with_stray_usage)

@@ -18,6 +18,7 @@ from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
 from .failures import ANSWERS, fault_in_answer, raise_if_fault
 from .failures import CONTENT_POLICY as CONTENT_POLICY  # for codecs of other protocols
 from .failures import read_failure as read_failure
+from .fixes import Fix
 from .sse import Event, EventSplitter
 
 PARAMETERS = frozenset(
@@ -60,9 +61,8 @@ PARAMETERS = frozenset(
 
 FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 FAILS = re.compile(rb'"error"\s*:\s*(?!null)')
+Mend = Callable[[dict[str, Any]], dict[str, Any]]
 NO_ROWS: Mapping[str, Provider] = MappingProxyType({})
-
-Fix = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class OpenAICodec(Codec):
@@ -103,7 +103,7 @@ class OpenAICodec(Codec):
     def failure(self, status: int, body: bytes) -> Failure:
         return read_failure(body, status)
 
-    def _fix(self, request: Request) -> Fix | None:
+    def _fix(self, request: Request) -> Mend | None:
         row = self._rows.get(request.provider)
         return row.fix if row else None
 
@@ -125,7 +125,7 @@ class OpenAICodec(Codec):
 class OpenAIStream(StreamDecoder):
     """Events that already are chunks; what is left is to find the end, and errors on the way."""
 
-    def __init__(self, fix: Fix | None = None) -> None:
+    def __init__(self, fix: Mend | None = None) -> None:
         self._fix, self._events = fix, EventSplitter()
         self._finished = False
         self._start = b""
@@ -195,12 +195,11 @@ class OpenAIStream(StreamDecoder):
 CUT_SHORT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 
 
-def mended(data: bytes, fix: Fix | None) -> bytes:
+def mended(data: bytes, fix: Mend | None) -> bytes:
     """An answer or chunk as the row's fix leaves it; the bytes themselves where there is nothing to fix."""
     if fix is None:
         return data
-    marks: re.Pattern[bytes] | None = getattr(fix, "marks", None)
-    if marks is not None and not marks.search(data):
+    if isinstance(fix, Fix) and not fix.is_needed(data):
         return data
     try:
         return orjson.dumps(fix(shape.parsed(data)))

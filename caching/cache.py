@@ -135,8 +135,9 @@ class Cache:
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
         self._last_error: str | None = None
-        self._default = controls_for_mode(mode_of_process() or self.mode, self.ttl)
+        self.default_controls = controls_for_mode(mode_of_process() or self.mode, self.ttl)
         self._prefix = _prefix(self.namespace)
+        self._has_default_key = self.__class__.get_cache_key is Cache.get_cache_key
         _living.add(self)
 
     # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,14 +150,12 @@ class Cache:
         if settings.shape is None:
             raise ConfigurationError("Keys of calls need the router: import rejoinder, not its parts.")
         request: Request = settings.shape(*args, **kwargs)
-        return self.key_of(request, self._default)
+        return self.key_of(request, self.default_controls)
 
     def key_of(self, request: Request, controls: Controls) -> str:
         """The default key of a request: 64 hexadecimal digits."""
         seed = self.cache_seed if controls.sample is None else f"{self.cache_seed}#{controls.sample}"
-        return request_key(
-            request, seed=seed, epoch=epoch.get() if controls.per_epoch else None, scopes=controls.scopes
-        )
+        return request_key(request, seed, epoch.get() if controls.per_epoch else None, controls.scopes)
 
     def entry_key(
         self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]
@@ -165,21 +164,15 @@ class Cache:
 
         `model`, `messages` and `params` are the caller's own arguments. Raises `CacheKeyError` and `NotJSON`.
         """
-        own = self.__dict__.get("get_cache_key")
-        if own is None and type(self).get_cache_key is not Cache.get_cache_key:
-            own = self.get_cache_key
-        if own is None:
-            key = self.key_of(request, controls)
-        else:
-            found = self._own_key(own, {"model": model, "messages": messages, **params})
-            if found is None:
-                return None
-            key = found
-        return (self._prefix if controls.namespace is None else _prefix(controls.namespace)) + key
+        prefix = self._prefix if controls.namespace is None else _prefix(controls.namespace)
+        if self._has_default_key and "get_cache_key" not in self.__dict__:
+            return prefix + self.key_of(request, controls)
+        key = self._own_key({"model": model, "messages": messages, **params})
+        return None if key is None else prefix + key
 
-    def _own_key(self, own: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+    def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:
-            key = own(**arguments)
+            key = self.get_cache_key(**arguments)
         except Exception as error:
             self._key_error(f"get_cache_key raised {type(error).__name__}: {error}", error)
             return None
@@ -198,7 +191,7 @@ class Cache:
 
     def controls(self, given: Any) -> Controls:
         """What a call may do, from its own `cache=`: None, True, a `CachePolicy` or a dict."""
-        base = self._default
+        base = self.default_controls
         if given is None or given is True or given is self:
             return base
         if isinstance(given, CachePolicy):
@@ -209,20 +202,23 @@ class Cache:
 
     def read(self, key: str, controls: Controls) -> Flow[Entry | None]:
         """The entry that may serve, or None. Counts what it finds; never raises."""
-        data = yield from self._fetch(key)
-        if data is None:
+        data = yield from self.fetch(key)
+        return None if data is None else (yield from self.opened(key, data, controls))
+
+    def read_now(self, key: str, controls: Controls) -> Entry | None:
+        """The same for a store that never waits, without the cost of a flow."""
+        try:
+            data = self.store.get(key)
+        except Exception as error:
+            self._failed("read", error, self._reading)
             return None
         try:
-            entry = unpack(data, verify=not self.store.instant)
-        except BadEntry as error:
-            yield from self.set_aside(key, f"{error}")
-            return None
-        if not is_fresh(entry.stored_at, entry.ttl, controls.max_age, self.clock()):
-            self.counts["stale"] += 1
-            return None
-        return entry
+            return None if data is None else self._fresh(unpack(data, verify=False), controls)
+        except BadEntry:
+            return None  # the flow that looks again counts it and sets it aside
 
-    def _fetch(self, key: str) -> Flow[bytes | None]:
+    def fetch(self, key: str) -> Flow[bytes | None]:
+        """What the store has under `key`; None also where it fails."""
         store = self.store
         if self._reading.is_open and not self._reading.allows():
             self.counts["passed_by"] += 1
@@ -235,6 +231,23 @@ class Cache:
         if self._reading.is_open:
             self._reading.succeed()
         return data
+
+    def opened(self, key: str, data: bytes, controls: Controls) -> Flow[Entry | None]:
+        """The entry that `data` is, if it may serve."""
+        try:
+            entry = unpack(data, verify=not self.store.instant)
+        except BadEntry as error:
+            yield from self.set_aside(key, f"{error}")
+            return None
+        return self._fresh(entry, controls)
+
+    def _fresh(self, entry: Entry, controls: Controls) -> Entry | None:
+        if entry.ttl is None and controls.max_age is None:
+            return entry
+        if is_fresh(entry.stored_at, entry.ttl, controls.max_age, self.clock()):
+            return entry
+        self.counts["stale"] += 1
+        return None
 
     def write(self, key: str, entry: Entry) -> Flow[bool]:
         """Keep `entry`. False if the store would not; never raises."""
@@ -340,7 +353,7 @@ class Cache:
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
-        entry = run(self.read(self._prefix + "value:" + key, self._default))
+        entry = run(self.read(self._prefix + "value:" + key, self.default_controls))
         return default if entry is None else _loads(entry.body)
 
     def set(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
@@ -349,7 +362,7 @@ class Cache:
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `aset`. A stored None is a hit: it is not `default`."""
-        entry = await arun(self.read(self._prefix + "value:" + key, self._default))
+        entry = await arun(self.read(self._prefix + "value:" + key, self.default_controls))
         return default if entry is None else _loads(entry.body)
 
     async def aset(self, key: str, value: Any, ttl: str | float | None = None) -> bool:

@@ -34,6 +34,9 @@ MOST = 512 * 2**20
 """Sections that claim to be larger are not read."""
 
 
+new = tuple.__new__  # makes a named tuple in half the time of its class, where a hit is counted in tenths of a µs
+
+
 class BadEntry(ValueError):
     """Bytes that are no entry: truncated, from another version, or not ours."""
 
@@ -83,7 +86,8 @@ def unpack(data: bytes, *, verify: bool = True) -> Entry:
     if len(data) - start != total:
         raise BadEntry(f"{len(data) - start} bytes of sections, {total} announced")
     if not chunks and not timing:
-        return Entry(stored_at, ttl or None, data[start : start + body], (), (), data[start + body :])
+        middle = start + body
+        return new(Entry, (stored_at, ttl or None, data[start:middle], (), (), data[middle:]))
     return _with_chunks(data, start, stored_at, ttl, body, chunks, timing)
 
 

@@ -78,7 +78,7 @@ class NotJSON(ValueError):
 
 
 def request_key(
-    request: Request, *, seed: object = None, epoch: int | None = None, scopes: Mapping[str, str] | None = None
+    request: Request, seed: object = None, epoch: int | None = None, scopes: Mapping[str, str] | None = None
 ) -> str:
     """The default key of a request, as 64 hexadecimal digits.
 
@@ -87,7 +87,7 @@ def request_key(
     parameters = request.parameters
     if parameters:
         parameters = canonical_parameters(parameters)
-    material = [
+    material = (
         KEY_VERSION,
         request.endpoint,
         request.provider,
@@ -101,8 +101,12 @@ def request_key(
         None if seed is None else str(seed),
         epoch,
         canonical(scopes) if scopes else None,
-    ]
-    return hashlib.sha256(encode(material)).hexdigest()
+    )
+    try:
+        data = orjson.dumps(material, option=SORTED)
+    except TypeError as error:
+        data = _encode_odd(material, error)
+    return hashlib.sha256(data).hexdigest()
 
 
 def encode(material: Any) -> bytes:

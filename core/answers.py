@@ -145,6 +145,9 @@ _validate_completion = Completion.__pydantic_validator__.validate_json
 _validate_chunk = Chunk.__pydantic_validator__.validate_json
 
 
+_set_info = Completion._cache_info.__set__  # type: ignore[attr-defined]
+
+
 def completion(data: bytes) -> Completion:
     """An answer out of OpenAI-shaped JSON; what is nearly so is mended. Raises `shape.Misshapen` if it is none."""
     try:
@@ -155,10 +158,13 @@ def completion(data: bytes) -> Completion:
 
 def hit(data: bytes, info: CacheInfo) -> Completion:
     """The same answer, marked as cached."""
-    answer = completion(data)
+    try:
+        answer: Completion = _validate_completion(data)
+    except ValidationError:
+        answer = completion(data)
     # Past pydantic's __setattr__, which costs more than the rest of a hit's bookkeeping together.
     answer.__dict__["cache"] = info.hit
-    object.__setattr__(answer, "_cache_info", info)
+    _set_info(answer, info)
     return answer
 
 

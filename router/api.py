@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from ..core.flow import arun, run
-from .engine import complete
-from .miss import Found
+from .engine import begin
+from .miss import Streamed
 from .stream import AsyncStream, Stream
 
 if TYPE_CHECKING:
@@ -113,8 +114,10 @@ def completion(model: str, messages: Any = None, **params: Any) -> Completion | 
     Raises `InvalidRequest` before anything is sent, else the openai package's classes (`RateLimitError`, …) in our
     subclasses, with `provider`, `model`, `retry_after` and `attempts` on them. The cache never makes a call fail.
     """
-    found = run(complete(model, messages, mocked(params) if "mock_response" in params else params, "completion"))
-    return found.answer if found.stream is None else stream_of(found, params, Stream)  # type: ignore[no-any-return]
+    found = begin(model, messages, mocked(params) if "mock_response" in params else params, "completion")
+    if type(found) is GeneratorType:
+        found = run(found)
+    return stream_of(found, params, Stream) if type(found) is Streamed else found  # type: ignore[no-any-return]
 
 
 @overload
@@ -131,17 +134,15 @@ async def acompletion(
 ) -> Completion | AsyncStream: ...
 async def acompletion(model: str, messages: Any = None, **params: Any) -> Completion | AsyncStream:
     """`completion` for a running event loop. With `stream=True` it returns an `AsyncStream`."""
-    found = await arun(
-        complete(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
-    )
-    return found.answer if found.stream is None else stream_of(found, params, AsyncStream)  # type: ignore[no-any-return]
+    found = begin(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
+    if type(found) is GeneratorType:
+        found = await arun(found)
+    return stream_of(found, params, AsyncStream) if type(found) is Streamed else found  # type: ignore[no-any-return]
 
 
-def stream_of(found: Found, params: Mapping[str, Any], kind: Any) -> Any:
-    from ..core.answers import NOT_CACHED
-
+def stream_of(found: Streamed, params: Mapping[str, Any], kind: Any) -> Any:
     wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
-    return kind(found.stream, found.info or NOT_CACHED, wants_usage)
+    return kind(found.stream, found.info, wants_usage)
 
 
 def mocked(params: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ Flows only: every piece of I/O is yielded, and done by the driver of `completion
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..caching.cache import Cache, ambient
 from ..caching.keys import NotJSON
@@ -17,47 +17,43 @@ from ..caching.policy import CachePolicy
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow
-from ..core.types import Attempt
+from ..core.types import Attempt, Request
 from .faults import invalid
-from .miss import Found, Place, answer_miss, ask, serve
+from .miss import Found, Place, Streamed, answer_miss, ask, serve
 from .shape import options_of, shape_request
+
+if TYPE_CHECKING:
+    from ..core.answers import Completion
 
 Params = Mapping[str, Any]
 
 
-def complete(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
-    """One call, with its fallbacks."""
-    fallbacks = params.get("fallbacks") if params else None
-    if not fallbacks:
-        return (yield from complete_one(model, messages, params, call_type))
-    attempts: tuple[Attempt, ...] = ()
-    last: Exception | None = None
-    for name, own in _candidates(model, params, fallbacks):
-        try:
-            return (yield from complete_one(name, messages, own, call_type))
-        except RejoinderError as error:
-            if not _may_fall_back(error):
-                raise
-            attempts += getattr(error, "attempts", ())
-            last = error
-    assert last is not None
-    last.attempts = attempts  # type: ignore[attr-defined]
-    raise last
-
-
-def complete_one(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
-    """One call of one model: the cache first, the vendor after it."""
+def begin(model: str, messages: Any, params: Params, call_type: str) -> Completion | Streamed | Flow[Found]:
+    """One call: the answer, where it can be had without waiting for anything; else the flow that gets it."""
+    if "fallbacks" in params:
+        return complete_with_fallbacks(model, messages, params, call_type)
     request = shape_request(model, messages, params)
     cache = cache_for(params, call_type)
     if cache is None:
-        return (yield from ask(request, options_of(params), None))
-    controls = cache.controls(params.get("cache"))
+        return ask(request, options_of(params), None)
+    controls = cache.default_controls if params.get("cache") is None else cache.controls(params["cache"])
     try:
         key = cache.entry_key(request, controls, model, messages, params)
     except NotJSON as error:
         raise invalid(str(error), request) from None
     if key is None:
-        return (yield from ask(request, options_of(params), None))
+        return ask(request, options_of(params), None)
+    if cache.store.instant and controls.may_read:
+        entry = cache.read_now(key, controls)
+        if entry is not None:
+            cache.counts["hits"] += 1
+            return serve(entry, "exact", cache, key, request, params)
+    return look_up(request, params, Place(cache, key, controls))
+
+
+def look_up(request: Request, params: Params, place: Place) -> Flow[Found]:
+    """The stored answer, or else the vendor's."""
+    cache, key, controls = place
     if controls.may_read:
         entry = yield from cache.read(key, controls)
         if entry is not None:
@@ -69,7 +65,25 @@ def complete_one(model: str, messages: Any, params: Params, call_type: str) -> F
             f"replay_only: nothing is stored for this call of {request.full_model!r} (key {key}). "
             "Nothing was sent. Record it first, in mode 'on'."
         )
-    return (yield from answer_miss(request, params, Place(cache, key, controls)))
+    return (yield from answer_miss(request, params, place))
+
+
+def complete_with_fallbacks(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
+    """One call, and the models that are asked in turn when it fails."""
+    attempts: tuple[Attempt, ...] = ()
+    last: Exception | None = None
+    for name, own in _candidates(model, params, params["fallbacks"] or ()):
+        try:
+            found = begin(name, messages, own, call_type)
+            return (yield from found) if isinstance(found, Generator) else found
+        except RejoinderError as error:
+            if not _may_fall_back(error):
+                raise
+            attempts += getattr(error, "attempts", ())
+            last = error
+    assert last is not None
+    last.attempts = attempts  # type: ignore[attr-defined]
+    raise last
 
 
 def cache_for(params: Params, call_type: str) -> Cache | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..caching.cache import Cache
-from ..caching.entry import Entry
+from ..caching.entry import Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
 from ..caching.keys import component_digests
 from ..caching.policy import Controls, may_store_answer
@@ -25,13 +25,28 @@ from .vendor import ask_stream, ask_whole, fitted
 Params = Mapping[str, Any]
 
 
-class Found(NamedTuple):
-    """What a flow gives to the front door: a whole answer, or a stream to read."""
+_answers: Any = None
 
-    answer: Any
-    """A `Completion`, or None if `stream` is given."""
-    stream: Tape | LiveStream | None = None
-    info: Any = None
+
+def typed() -> Any:
+    """The module of typed answers. Kept: an import statement, even of what is loaded, costs a tenth of a hit."""
+    global _answers
+    if _answers is None:
+        from ..core import answers
+
+        _answers = answers
+    return _answers
+
+
+class Streamed(NamedTuple):
+    """What a flow gives to the front door where a stream was asked for; else it gives the `Completion` itself."""
+
+    stream: Tape | LiveStream
+    info: Any
+
+
+Found = Any
+"""A `Completion` or a `Streamed`."""
 
 
 class Place(NamedTuple):
@@ -44,13 +59,12 @@ class Place(NamedTuple):
 
 def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, params: Params) -> Found:
     """A stored answer, in the form that the call asks for."""
-    from ..core.answers import CacheInfo, hit
-
-    info = CacheInfo(True, kind, key, cache.type, max(0.0, cache.clock() - entry.stored_at))
+    answers = typed()
+    info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at))
     if not request.stream:
-        return Found(hit(entry.body, info))
+        return answers.hit(entry.body, info)
     chunks = list(entry.chunks) or unfold(entry.body)
-    return Found(None, Tape(chunks, entry.timing if params.get("replay_timing") else ()), info)
+    return Streamed(Tape(chunks, entry.timing if params.get("replay_timing") else ()), info)
 
 
 def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
@@ -95,7 +109,7 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
         return (yield from lead(request, params, options_of(params), place, None))
     if request.stream:
         place.cache.counts["shared"] += stream.error is None
-        return Found(None, stream, info) if stream.error is None else None
+        return Streamed(stream, info) if stream.error is None else None
     member = Membership(stream)
     try:
         while not stream.done:
@@ -105,7 +119,7 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
     if stream.error is not None:
         return None
     place.cache.counts["shared"] += 1
-    return Found(hit(fold(stream.chunks), info))
+    return hit(fold(stream.chunks), info)
 
 
 def _must_not_wait() -> bool:
@@ -199,13 +213,13 @@ def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Fou
             object.__setattr__(
                 answer, "_cache_info", CacheInfo(False, "none", landing.place.key, landing.place.cache.type, 0.0)
             )
-        return Found(answer, None, NOT_CACHED)
+        return answer
     if landing is not None and not request.stream_options and place.provider.stream_usage:
         request = request._replace(stream_options={"include_usage": True})
     stream = yield from ask_stream(request, options, place)
     if landing is not None:
         let_land(stream, request, landing, completion)
-    return Found(None, stream, NOT_CACHED)
+    return Streamed(stream, NOT_CACHED)
 
 
 def let_land(stream: LiveStream, request: Request, landing: Landing, completion: Any) -> None:

@@ -9,6 +9,8 @@ from ..core import settings
 from ..core.types import Options, Request
 from ..providers import table
 
+new = tuple.__new__  # half the time of the class's own call; the test of shapes holds the order of the fields
+
 OURS = frozenset(
     {
         "api_base",
@@ -38,6 +40,9 @@ OURS = frozenset(
 )
 """Arguments of a call that are not chat parameters of the vendor."""
 
+RARE = frozenset({"api_version", "extra_body", "extra_headers", "stream", "stream_options"})
+"""Those of them that are a request's own fields, and seldom given."""
+
 PLAIN = frozenset({str, int, float, bool, list, dict})
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -58,9 +63,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
             messages = [_message_dict(item, index) for index, item in enumerate(messages)]
             break
     provider, name = table.resolve(model)
-    if not params:
-        return Request("chat", provider.name, name, table.api_base(provider, None), messages, {})
-    parameters = {}
+    parameters: dict[str, Any] = {}
     for key, value in params.items():
         if key not in OURS and value is not None and (type(value) in PLAIN or not _is_absent(value)):
             parameters[key] = value
@@ -69,11 +72,14 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
+    base = table.api_base(provider, get("api_base") or get("base_url"))
+    if params.keys().isdisjoint(RARE):
+        return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
         "chat",
         provider.name,
         name,
-        table.api_base(provider, get("api_base") or get("base_url")),
+        base,
         messages,
         parameters,
         get("extra_body"),

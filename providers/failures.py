@@ -38,16 +38,16 @@ NOT_OF_THE_PROMPT = frozenset({401, 402, 404, 408, 409, 429})
 """An error of these kinds may speak of tokens or policies, but a shorter or tamer prompt would not help."""
 
 STATUS_WORDS = (
-    (re.compile(r"rate_?limit|too_?many_?requests|quota|insufficient_balance"), 429),
-    (re.compile(r"auth|api_?key"), 401),
-    (re.compile(r"permission|forbidden"), 403),
-    (re.compile(r"not_?found"), 404),
-    (re.compile(r"overloaded|unavailable|capacity"), 503),
-    (re.compile(r"timeout"), 504),
-    (re.compile(r"server_?error|internal"), 500),
-    (re.compile(r"invalid|unsupported|bad_?request|validation|tool_use_failed"), 400),
+    (re.compile(r"rate[_ ]?limit|too[_ ]?many[_ ]?requests|quota|insufficient[_ ]balance", re.IGNORECASE), 429),
+    (re.compile(r"authenti|unauthori|api[_ ]?key", re.IGNORECASE), 401),
+    (re.compile(r"permission|forbidden", re.IGNORECASE), 403),
+    (re.compile(r"not[_ ]?found", re.IGNORECASE), 404),
+    (re.compile(r"overloaded|unavailable|capacity", re.IGNORECASE), 503),
+    (re.compile(r"timeout", re.IGNORECASE), 504),
+    (re.compile(r"server[_ ]?error|internal", re.IGNORECASE), 500),
+    (re.compile(r"invalid|unsupported|bad[_ ]?request|validation|tool_use_failed", re.IGNORECASE), 400),
 )
-"""What a code or type in an error says about its status, where no number does."""
+"""What an error's code or type says about its status, where no number does; its message, if the code is a number."""
 
 MESSAGE_NAMES = ("message", "msg", "detail", "error", "error_message", "status_msg", "title", "description", "reason")
 ANSWERS = re.compile(rb'"choices"\s*:\s*\[\s*\{')
@@ -103,7 +103,7 @@ def fault_in_answer(body: bytes) -> Failure:
         return failure._replace(status=502)
     if failure.kind:
         return failure._replace(status=400)
-    words = f"{failure.code or ''}".lower()
+    words = failure.code if failure.code and not failure.code.isdigit() else failure.message
     return failure._replace(status=next((status for pattern, status in STATUS_WORDS if pattern.search(words)), 500))
 
 
@@ -123,7 +123,7 @@ def raise_if_fault(body: bytes) -> None:
     for holder in holders:
         if holder.get("error"):
             raise ProviderFault(fault_in_answer(orjson.dumps({"error": holder["error"]})), body)
-    if not choices and "usage" not in data and (data.get("object") == "error" or _message_in(data)):
+    if not choices and not data.get("usage") and (data.get("object") == "error" or _message_in(_error_in(data))):
         raise ProviderFault(fault_in_answer(body), body)
 
 
@@ -133,8 +133,9 @@ def _error_in(data: Any) -> dict[str, Any]:
         data = data[0] if data else {}
     if not isinstance(data, dict):
         return {"message": str(data)[:500]}
-    errors = data.get("errors")
-    for inner in (data.get("error"), errors[0] if isinstance(errors, list) and errors else None, data.get("base_resp")):
+    errors, base = data.get("errors"), data.get("base_resp")  # Cloudflare; MiniMax, whose status_code 0 is no error
+    first = errors[0] if isinstance(errors, list) and errors else None
+    for inner in (data.get("error"), first, base if isinstance(base, dict) and base.get("status_code") else None):
         if isinstance(inner, dict) and inner:
             return inner
         if isinstance(inner, list) and inner:

@@ -60,6 +60,7 @@ PARAMETERS = frozenset(
 """What OpenAI takes beside model, messages and the stream's own. `metadata` is ours: it is for the caller's logs."""
 
 FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+CHOICES = re.compile(rb'"choices"\s*:\s*\[')
 FAILS = re.compile(rb'"error"\s*:\s*(?!null)')
 Mend = Callable[[dict[str, Any]], dict[str, Any]]
 NO_ROWS: Mapping[str, Provider] = MappingProxyType({})
@@ -147,8 +148,9 @@ class OpenAIStream(StreamDecoder):
         chunks = []
         for event in self._events.end():
             # A last event without its blank line may be whole, or what was there when the connection broke.
-            if event.data.startswith(b"{") and not _is_json(event.data):
-                raise ProviderFault(CUT_SHORT, event.data)
+            last = event_lines(event.data)[-1]
+            if last.startswith(b"{") and not _is_json(last):
+                raise ProviderFault(CUT_SHORT, last)
             chunks += self._chunks([event])
         if not self._finished:
             raise ProviderFault(CUT_SHORT)
@@ -159,7 +161,7 @@ class OpenAIStream(StreamDecoder):
         for name, data in events:
             if name == "error":
                 raise ProviderFault(fault_in_answer(data), data)
-            for line in data.split(b"\n") if b"\n{" in data or b"\n[DONE]" in data else (data,):
+            for line in event_lines(data):
                 if line.startswith(b"[DONE]"):
                     self._finished = True
                 elif self._is_chunk(line):
@@ -172,9 +174,9 @@ class OpenAIStream(StreamDecoder):
             return False
         if b'"error"' in data and FAILS.search(data):
             raise_if_fault(data)
-        if b'"choices"' not in data and b'"usage"' not in data:
+        if not CHOICES.search(data):
             raise_if_fault(data)
-            return False
+            return b'"usage"' in data
         if not self._finished and FINISHED.search(data):
             self._finished = True
         return True
@@ -205,6 +207,11 @@ def mended(data: bytes, fix: Mend | None) -> bytes:
         return orjson.dumps(fix(shape.parsed(data)))
     except shape.Misshapen:
         raise ProviderFault(fault_in_answer(data), data) from None
+
+
+def event_lines(data: bytes) -> list[bytes]:
+    """One chunk a line, from servers that leave out the blank lines between events; else the data as it is."""
+    return data.split(b"\n") if b"\n{" in data or b"\n[DONE]" in data else [data]
 
 
 def _is_json(data: bytes) -> bool:

@@ -47,6 +47,9 @@ TRANSLATED = frozenset(
         "user",
     }
 )
+NEVER_SENT = frozenset({"cache_prompt"})
+"""A wish of the caller's, not a field of the vendor's."""
+
 SAMPLING = frozenset({"temperature", "top_k", "top_p"})
 PARAMETERS = (
     TRANSLATED
@@ -114,6 +117,10 @@ UNKNOWN_IN_SCHEMA = frozenset(
 """What the vendor refuses in an output schema. The description tells the model instead, as in the vendor's SDK."""
 
 
+FORMATS = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"})
+"""Of texts; others are told like bounds."""
+
+
 class AnthropicCodec(Codec):
     """Messages in, messages out."""
 
@@ -126,7 +133,7 @@ class AnthropicCodec(Codec):
         asked, model = request.parameters, request.model
         system, messages = conversation(request.messages, system_in_place=bool(SYSTEM_IN_PLACE.search(model)))
         body: dict[str, Any] = {"model": model, "messages": messages}
-        body.update({name: value for name, value in asked.items() if name not in TRANSLATED})
+        body.update({name: value for name, value in asked.items() if name not in TRANSLATED | NEVER_SENT})
         if "stop" in asked:
             body["stop_sequences"] = [asked["stop"]] if isinstance(asked["stop"], str) else asked["stop"]
         if "user" in asked:
@@ -215,6 +222,8 @@ def _tool(given: Any, model: str) -> Mapping[str, Any]:
     said.update({name: value for name, value in function.items() if name != "parameters" and value is not None})
     if not said.get("strict") or WITHOUT_FORMAT.search(model):
         said.pop("strict", None)
+    else:
+        schema = accepted_schema(schema)
     if isinstance(schema, Mapping) and "type" not in schema:
         schema = {"type": "object", **schema}  # OpenAI does not ask for it; the vendor does
     return {**said, "input_schema": schema}
@@ -292,7 +301,7 @@ def accepted_schema(schema: Any) -> Any:
     result: dict[str, Any] = {}
     bounds = []
     for name, value in schema.items():
-        if name in UNKNOWN_IN_SCHEMA or (name == "minItems" and value not in (0, 1)):
+        if not _is_accepted(name, value):
             bounds.append(f"{name}: {orjson.dumps(value).decode()}")
         elif name in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
             result[name] = {key: accepted_schema(item) for key, item in value.items()}
@@ -300,12 +309,20 @@ def accepted_schema(schema: Any) -> Any:
             result["anyOf" if name == "oneOf" else name] = [accepted_schema(item) for item in value]
         else:
             result[name] = accepted_schema(value) if name == "items" else value
-    if result.get("type") == "object" and not isinstance(result.get("additionalProperties"), Mapping):
+    kinds = result.get("type")
+    is_object = "object" in kinds if isinstance(kinds, (list, tuple)) else kinds == "object"
+    if is_object and not isinstance(result.get("additionalProperties"), Mapping):
         result["additionalProperties"] = False
     if bounds:
         told = "{" + ", ".join(bounds) + "}"
         result["description"] = f"{result['description']}\n\n{told}" if result.get("description") else told
     return result
+
+
+def _is_accepted(name: str, value: Any) -> bool:
+    if name == "format":
+        return value in FORMATS
+    return name not in UNKNOWN_IN_SCHEMA and (name != "minItems" or value in (0, 1))
 
 
 def _invalid(message: str, model: str) -> Exception:

@@ -206,7 +206,9 @@ class AnthropicStream(StreamDecoder):
     def __init__(self, request: Request) -> None:
         self._request = request
         self._events = EventSplitter()
-        self._raw_start = b""
+        self._body = b""
+        """The first bytes, until it is clear what they are; of a body that is no event stream: all."""
+        self._is_events: bool | None = None
         self._head = b""
         self._answer: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
@@ -216,9 +218,13 @@ class AnthropicStream(StreamDecoder):
         self._chunks: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        if len(self._raw_start) < 2000:
-            self._raw_start += data[:2000]
-        return self._read(self._events.feed(data))
+        if self._is_events:
+            return self._read(self._events.feed(data))
+        self._body += data
+        start = self._body.lstrip()
+        if start and self._is_events is None:
+            self._is_events = not start.startswith(b"{")
+        return self._read(self._events.feed(self._body)) if self._is_events else []
 
     def end(self) -> list[bytes]:
         # Half an event at the end is a cut, not a malformed answer.
@@ -227,9 +233,26 @@ class AnthropicStream(StreamDecoder):
             return chunks
         if self._ending:
             return chunks + self._read([Event("message_stop", b"{}")])
-        if self._raw_start.lstrip().startswith(b"{"):
-            raise fault_of(self._raw_start)
+        if self._is_events is False:
+            return self._unstreamed()
         raise ProviderFault(CUT)
+
+    def _unstreamed(self) -> list[bytes]:
+        """The chunks of an answer, or the fault of an error, that came whole although a stream was asked for."""
+        if not _is_json(self._body):
+            raise ProviderFault(CUT, self._body)
+        try:
+            answer = orjson.loads(self._body)
+            if "content" not in answer:
+                raise fault_of(self._body)
+            self._start({"message": answer})
+            for index, block in enumerate(answer["content"]):
+                self._start_block({"index": index, "content_block": block})
+                self._stop_block({"index": index})
+            self._finish({})
+        except MALFORMED as error:
+            raise malformed(error, self._body) from error
+        return self._taken()
 
     def _read(self, events: Iterable[Event]) -> list[bytes]:
         for name, data in events:
@@ -241,6 +264,8 @@ class AnthropicStream(StreamDecoder):
                 if kind == "error":
                     raise fault_of(data)
                 take = EVENTS.get(kind)
+                if not self._head and take not in (None, AnthropicStream._start):
+                    raise ValueError(f"{kind} came before message_start")
                 if take is not None:  # the vendor may add kinds
                     take(self, event)
             except MALFORMED as error:
@@ -252,8 +277,6 @@ class AnthropicStream(StreamDecoder):
         return chunks
 
     def _say(self, delta: Mapping[str, Any]) -> None:
-        if not self._head:
-            raise ValueError("an event came before message_start")
         body = orjson.dumps(delta)
         self._chunks.append(
             self._head + b',"choices":[{"index":0,"delta":' + body + b',"finish_reason":null}]}',

@@ -6,6 +6,7 @@ What is decided here, because the two protocols differ:
 
 - System and developer messages at the start become `system`. A later one stays where it is on models that take that
   (an answered instruction keeps its place, and the vendor's prompt cache its prefix), else it joins `system` too.
+- Without any other message the system text is what the user says: the vendor answers nobody else.
 - Neighbours of one role become one turn; tool results come first in theirs, as the vendor wants it.
 - Blocks that are Anthropic's own already pass as they are, and so does `content_blocks` of an earlier answer, which
   then stands for the whole message.
@@ -56,7 +57,11 @@ def conversation(
         else:
             system += turn.blocks
     kept = _joined(kept)
-    if kept and kept[-1].role == "assistant":
+    if not kept:
+        kept, system = _joined([Turn("user", system)]), []
+    if not kept:
+        raise _invalid("The messages say nothing: each is empty.")
+    if kept[-1].role == "assistant":
         _trim_prefill(kept)
     return _system(system), [{"role": turn.role, "content": _content(turn)} for turn in kept]
 
@@ -132,6 +137,8 @@ def _answered(message: Message) -> list[Block]:
     whole = message.get("content_blocks")
     if whole:
         return [dict(block) for block in whole]
+    if message.get("function_call"):
+        raise _invalid("'function_call' is OpenAI's old form, without the id that Anthropic needs. Use 'tool_calls'.")
     said = _parts(message.get("content") or message.get("refusal"))
     thought: list[Block] = []
     if not any(block.get("type") in THINKING for block in said):

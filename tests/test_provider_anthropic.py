@@ -109,6 +109,17 @@ def test_a_later_system_message_where_the_vendor_would_refuse_it_joins_the_syste
     assert [block["text"] for block in body["messages"][0]["content"]] == ["Hello", "Go on"]
 
 
+def test_a_system_text_alone_is_what_the_user_says() -> None:
+    body = sent({"role": "system", "content": "Tell a joke."})
+    assert body["messages"] == [{"role": "user", "content": "Tell a joke."}]
+    assert "system" not in body
+
+
+def test_messages_that_say_nothing_are_a_clear_error() -> None:
+    with pytest.raises(InvalidRequest, match="say nothing"):
+        sent({"role": "user", "content": ""})
+
+
 def test_neighbours_of_one_role_become_one_turn() -> None:
     (turn,) = turns(USER, {"role": "user", "content": "Again"})
     assert turn["content"] == [{"type": "text", "text": "Hello"}, {"type": "text", "text": "Again"}]
@@ -272,6 +283,11 @@ def test_call_ids_of_other_vendors_are_made_acceptable_alike() -> None:
 def test_arguments_that_are_no_object_are_clear_errors(arguments: str) -> None:
     with pytest.raises(InvalidRequest, match="'weather'"):
         sent(USER, {"role": "assistant", "tool_calls": [call("a", arguments)]})
+
+
+def test_the_old_form_of_calls_is_a_clear_error() -> None:
+    with pytest.raises(InvalidRequest, match="tool_calls"):
+        sent(USER, {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": "{}"}})
 
 
 def test_a_result_without_a_call_is_a_clear_error() -> None:
@@ -524,6 +540,34 @@ def test_a_schema_is_changed_only_where_it_must_be() -> None:
         ],
         "enum": [{"minimum": 1}],
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"type": ["object", "null"]}, {"type": ["object", "null"], "additionalProperties": False}),
+        ({"type": "object", "additionalProperties": True}, {"type": "object", "additionalProperties": False}),
+        ({"type": "string", "format": "email"}, {"type": "string", "format": "email"}),
+        (
+            {"type": "string", "format": "color", "description": "A colour."},
+            {"type": "string", "description": 'A colour.\n\n{format: "color"}'},
+        ),
+        (True, True),
+    ],
+)
+def test_schemas(given: Any, said: Any) -> None:
+    assert accepted_schema(given) == said
+
+
+def test_a_strict_function_s_schema_is_made_acceptable_too() -> None:
+    function = {"name": "count", "strict": True, "parameters": {"type": "object", "properties": {"n": {"minimum": 0}}}}
+    (tool,) = sent(tools=[{"type": "function", "function": function}])["tools"]
+    assert tool["input_schema"]["additionalProperties"] is False
+    assert tool["input_schema"]["properties"] == {"n": {"description": "{minimum: 0}"}}
+
+
+def test_a_wish_for_prompt_caching_is_not_sent() -> None:
+    assert sent(cache_prompt=True) == sent()
 
 
 def test_extra_body_has_the_last_word() -> None:

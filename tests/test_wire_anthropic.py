@@ -201,6 +201,13 @@ def test_the_request_is_the_one_that_was_recorded(item: Json) -> None:
     assert call.path == "/v1/messages"
 
 
+@pytest.mark.parametrize("item", named(WHOLE))
+def test_a_whole_answer_to_a_request_for_a_stream_is_streamed(item: Json) -> None:
+    body = body_of(item)
+    answer = folded(decoded_in_pieces(body, 99, item["model"]))
+    assert_says(answer, json.loads(body))
+
+
 @pytest.mark.parametrize("item", named(ANSWERED))
 def test_damaged_answers_are_faults_and_nothing_else(item: Json) -> None:
     chance = random.Random(item["id"])
@@ -210,10 +217,10 @@ def test_damaged_answers_are_faults_and_nothing_else(item: Json) -> None:
         damaged = damage(body, chance) if chance.random() < 0.4 else changed(body, chance)
         size = chance.choice((3, 100, 10_000))
         for read in (
-            lambda data=damaged: CODEC.decode(data, request_for(None)),
+            lambda data=damaged: [CODEC.decode(data, request_for(None))],
             lambda data=damaged, size=size: decoded_in_pieces(data, size, None),
         ):
-            fault = fault_in(read)
+            fault = fault_in(lambda read=read: [json.loads(chunk) for chunk in read()])
             assert fault is None or 400 <= (fault.failure.status or 0) < 600
             faults += fault is not None
         assert CODEC.failure(500, damaged).message

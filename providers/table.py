@@ -29,7 +29,7 @@ ROWS = (
         "anthropic",
         "https://api.anthropic.com",
         codec="anthropic",
-        key_env=("ANTHROPIC_API_KEY",),
+        key_env=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
         base_env=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
         docs="https://docs.anthropic.com/en/api/messages",  # 2026-11
     ),

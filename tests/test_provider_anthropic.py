@@ -109,6 +109,12 @@ def test_a_later_system_message_where_the_vendor_would_refuse_it_joins_the_syste
     assert [block["text"] for block in body["messages"][0]["content"]] == ["Hello", "Go on"]
 
 
+def test_a_later_system_message_after_the_assistant_s_turn_joins_the_system_text() -> None:
+    body = sent(USER, {"role": "assistant", "content": "Hi"}, LATER_SYSTEM[1], model="claude-opus-4-8")
+    assert body["system"] == "Now in French."
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant"]
+
+
 def test_a_system_text_alone_is_what_the_user_says() -> None:
     body = sent({"role": "system", "content": "Tell a joke."})
     assert body["messages"] == [{"role": "user", "content": "Tell a joke."}]

@@ -18,6 +18,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from pydantic import BaseModel, ValidationError
 
 from . import shape
+from .types import Request
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -165,6 +166,27 @@ def hit(data: bytes, info: CacheInfo) -> Completion:
     # Past pydantic's __setattr__, which costs more than the rest of a hit's bookkeeping together.
     answer.__dict__["cache"] = info.hit
     _set_info(answer, info)
+    return answer
+
+
+READERS: dict[str, Callable[[bytes], Any]] = {"chat": completion}
+"""What makes an answer of each endpoint out of its JSON."""
+
+
+def reader(request: Request) -> Callable[[bytes], Any]:
+    """What makes the answer to `request` out of its JSON."""
+    if request.endpoint not in READERS:
+        from . import endpoint_answers
+
+        READERS.update(endpoint_answers.READERS)
+    return READERS[request.endpoint]
+
+
+def marked(request: Request, data: bytes, info: CacheInfo) -> Any:
+    """A stored answer of any endpoint, marked as cached."""
+    answer = reader(request)(data)
+    answer.__dict__["cache"] = info.hit
+    object.__setattr__(answer, "_cache_info", info)
     return answer
 
 

@@ -26,9 +26,14 @@ _lock = threading.Lock()
 
 
 def deployment(request: Request, options: Options) -> Deployment:
-    """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where no base URL is known."""
+    """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where it cannot go anywhere."""
     provider = table.PROVIDERS[request.provider]
-    codec = table.codec(provider.codec)
+    codec = table.codec(provider.codec, request.endpoint)
+    if codec is None:
+        from ..core.api_errors import invalid
+
+        message = f"{provider.name!r} has no endpoint {request.endpoint!r}."
+        raise invalid(message, provider=provider.name, model=request.model)
     return Deployment(provider, codec, wire(request, options, provider, codec), request.full_model)
 
 
@@ -46,7 +51,7 @@ def wire(request: Request, options: Options, provider: Provider, codec: Codec) -
 
 def _http_wire(request: Request, key: str | None, provider: Provider, codec: Codec) -> Wire:
     """The wire of this place, made with the vendor's SDK on first use and kept."""
-    place = (provider.name, request.api_base, request.api_version, key)
+    place = (provider.name, request.endpoint, request.api_base, request.api_version, key)
     found = _wires.get(place)
     if found is not None:
         return found

@@ -607,14 +607,15 @@ def _anthropic() -> Codec:
     return AnthropicCodec()
 
 
-CODECS: dict[str, Callable[[], Codec]] = {"openai": _openai, "anthropic": _anthropic}
-"""One per protocol; each loads its module when it is first used."""
+CODECS: dict[tuple[str, str], Callable[[], Codec]] = {("openai", "chat"): _openai, ("anthropic", "chat"): _anthropic}
+"""One per protocol and endpoint; each loads its module when it is first used."""
 
 
 @functools.cache
-def codec(name: str) -> Codec:
-    """The codec of that name, its module loaded on first use."""
-    return CODECS[name]()
+def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
+    """The codec of an endpoint in a protocol, its module loaded on first use; None if the protocol has no such endpoint."""
+    make = CODECS.get((protocol, endpoint))
+    return None if make is None else make()
 
 
 def api_base(provider: Provider, given: str | None) -> str:

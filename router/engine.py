@@ -32,7 +32,13 @@ def begin(model: str, messages: Any, params: Params, call_type: str) -> Completi
     """One call: the answer, where it can be had without waiting for anything; else the flow that gets it."""
     if "fallbacks" in params:
         return complete_with_fallbacks(model, messages, params, call_type)
-    request = shape_request(model, messages, params)
+    return begin_with(shape_request(model, messages, params), model, messages, params, call_type)
+
+
+def begin_with(
+    request: Request, model: str, messages: Any, params: Params, call_type: str
+) -> Completion | Streamed | Flow[Found]:
+    """The same for a request of any endpoint. `model`, `messages` and `params` are what a key function is called with."""
     cache = cache_for(params, call_type)
     if cache is None:
         return ask(request, options_of(params), None)

@@ -62,7 +62,9 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
     answers = typed()
     info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at))
     if not request.stream:
-        return answers.hit(entry.body, info)
+        return (
+            answers.hit(entry.body, info) if request.endpoint == "chat" else answers.marked(request, entry.body, info)
+        )
     chunks = list(entry.chunks) or unfold(entry.body)
     return Streamed(Tape(chunks, entry.timing if params.get("replay_timing") else ()), info)
 
@@ -165,7 +167,7 @@ def wait_for_others(request: Request, params: Params, options: Options, place: P
     cache, key, controls = place
     pause, started = 0.002, time.monotonic()
     if not cache.has_leases:
-        if controls.may_read and cache.store.instant:
+        if controls.may_read:
             entry = yield from cache.read(key, controls)  # between our look-up and our lead, somebody may have landed
             return entry if entry is not None else ""
         return ""
@@ -201,9 +203,11 @@ async def _apause(seconds: float) -> bool:
 
 def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Found]:
     """Ask the vendor, with retries; land the answer."""
-    from ..core.answers import NOT_CACHED, CacheInfo, completion
+    from ..core.answers import NOT_CACHED, CacheInfo, reader
 
-    check(request)
+    completion = reader(request)
+    if request.endpoint == "chat":
+        check(request)
     place = deployment(request, options)
     request = fitted(request, options, place)
     if not request.stream:
@@ -268,12 +272,15 @@ class Landing(NamedTuple):
 
 
 def is_worth_storing(answer: Any) -> bool:
-    """Whether a complete answer may be kept: no refusal, no broken tool call."""
+    """Whether a complete answer may be kept: no refusal, no broken tool call. What is no chat always is."""
+    if not hasattr(answer, "choices"):
+        return True
     finish_reasons, arguments, has_refusal = [], [], False
     for choice in answer.choices:
         finish_reasons.append(choice.finish_reason)
-        has_refusal = has_refusal or bool(choice.message.refusal)
-        for call in choice.message.tool_calls or ():
+        message = getattr(choice, "message", None)
+        has_refusal = has_refusal or bool(getattr(message, "refusal", None))
+        for call in getattr(message, "tool_calls", None) or ():
             function = getattr(call, "function", None)
             if function is not None and isinstance(function.arguments, str):
                 arguments.append(function.arguments)

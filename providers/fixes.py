@@ -52,12 +52,12 @@ def as_openai(data: Json) -> Json:
 
 
 def is_chunk(data: Json) -> bool:
-    """Whether this is a piece of a stream. Perplexity's hold a `message` too; Azure's first says no kind."""
-    kind = data.get("object")
-    if isinstance(kind, str) and kind:
-        return kind != "chat.completion"
+    """Whether this is a piece of a stream. Perplexity's hold a `message` too, as its answers hold a `delta`."""
     choices = data.get("choices")
-    return not (isinstance(choices, list) and choices and isinstance(choices[0], dict) and "message" in choices[0])
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(first, dict) and ("delta" in first) != ("message" in first):
+        return "delta" in first
+    return data.get("object") != "chat.completion"
 
 
 def with_stray_usage(data: Json) -> Json:

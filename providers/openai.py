@@ -129,7 +129,7 @@ class OpenAIStream(StreamDecoder):
     def __init__(self, fix: Mend | None = None) -> None:
         self._fix, self._events = fix, EventSplitter()
         self._finished = False
-        self._start = b""
+        self._start = bytearray()
         """The first bytes, until it is clear what they are; of a body that is no event stream: all."""
         self._is_events: bool | None = None
 
@@ -137,10 +137,9 @@ class OpenAIStream(StreamDecoder):
         if self._is_events:
             return self._chunks(self._events.feed(data))
         self._start += data
-        head = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")
-        if self._is_events is None and head:
+        if self._is_events is None and (head := self._start.lstrip(b"\xef\xbb\xbf \t\r\n")):
             self._is_events = not head.startswith((b"{", b"[", b"<"))
-        return self._chunks(self._events.feed(self._start)) if self._is_events else []
+        return self._chunks(self._events.feed(bytes(self._start))) if self._is_events else []
 
     def end(self) -> list[bytes]:
         if not self._is_events:
@@ -183,7 +182,7 @@ class OpenAIStream(StreamDecoder):
 
     def _unstreamed(self) -> list[bytes]:
         """A body that is no event stream: an error; or the whole answer, from a server that does not stream."""
-        body = self._start
+        body = bytes(self._start)
         if not ANSWERS.search(body):
             raise ProviderFault(fault_in_answer(body), body)
         raise_if_fault(body)

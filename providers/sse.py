@@ -20,29 +20,29 @@ class EventSplitter:
     """Collects bytes and gives the events that are complete."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = False
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
-        buffer = self._rest + data if self._rest else data
+        if b"\n" not in data and b"\r" not in data:  # tiny writes of a long event must not cost its square
+            self._rest += data
+            return []
+        buffer = bytes(self._rest) + data if self._rest else data
         if not self._begun:
-            if len(buffer) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(buffer):
-                self._rest = buffer
-                return []
             self._begun, buffer = True, buffer.removeprefix(BYTE_ORDER_MARK)
+        held = b""
         if b"\r" in buffer:
             held = b"\r" if buffer.endswith(b"\r") else b""  # perhaps half of a \r\n
             buffer = buffer[: len(buffer) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        else:
-            held = b""
         *blocks, rest = buffer.split(b"\n\n")
-        self._rest = rest + held
+        self._rest = bytearray(rest + held)
         return [event for block in blocks if (event := _event(block)) is not None]
 
     def end(self) -> list[Event]:
         """What an unfinished last event holds. The format says to drop it; vendors forget the last blank line."""
-        block, self._rest = self._rest, b""
+        block, self._rest = bytes(self._rest), bytearray()
+        block = block if self._begun else block.removeprefix(BYTE_ORDER_MARK)
         event = _event(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b"\n"))
         return [] if event is None else [event]
 

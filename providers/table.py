@@ -613,7 +613,7 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {("openai", "chat"): _opena
 
 @functools.cache
 def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
-    """The codec of an endpoint in a protocol, its module loaded on first use; None if the protocol has no such endpoint."""
+    """The codec of an endpoint in a protocol, its module loaded on first use; None if it has no such endpoint."""
     make = CODECS.get((protocol, endpoint))
     return None if make is None else make()
 

@@ -56,7 +56,9 @@ def events(*data: Any) -> bytes:
 
 @pytest.fixture
 def speaker() -> Codec:
-    return table.codec("openai")
+    found = table.codec("openai")
+    assert found is not None
+    return found
 
 
 def read_stream(speaker: Codec, body: bytes, provider: str = "openai") -> list[answers.Chunk]:
@@ -214,6 +216,11 @@ def test_finish_reasons_are_said_in_openais_words(theirs: str, ours: str, speake
 def test_answer_without_departures_is_not_even_copied(speaker: Codec) -> None:
     body = json.dumps(WHOLE).encode()
     assert speaker.decode(body, asked("groq")) is body
+
+
+def test_chunk_that_calls_itself_a_completion_is_not_ended_by_mending(speaker: Codec) -> None:
+    piece = {**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "delta": {"reasoning": "hm"}}]}
+    assert read_stream(speaker, events(piece, LAST))[0].choices[0].finish_reason is None
 
 
 def test_row_may_bring_a_fix_of_its_own() -> None:
@@ -408,7 +415,7 @@ def test_what_the_provider_behind_openrouter_said_is_in_the_message() -> None:
 
 @pytest.mark.parametrize("row", table.ROWS, ids=lambda row: row.name)
 def test_row_is_whole(row: Provider) -> None:
-    assert row.codec in table.CODECS
+    assert (row.codec, "chat") in table.CODECS
     assert not row.base_url.endswith("/")
     assert not row.base_url or urlsplit(row.base_url).scheme == ("http" if "localhost" in row.base_url else "https")
     assert row.key_env or not row.needs_key, "without a variable for its key, a user must pass it each time"

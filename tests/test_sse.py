@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rejoinder.providers.sse import Event, EventSplitter
@@ -56,3 +58,12 @@ def test_error_written_as_a_field_of_its_own_is_an_error_event() -> None:
 def test_nothing_comes_of_nothing() -> None:
     assert split(b"", 1) == []
     assert split(b"\n\n\n\n: only comments\n\n", 4) == []
+
+
+def test_long_event_in_tiny_writes_does_not_cost_its_square() -> None:
+    splitter, piece = EventSplitter(), b"data: " + b"x" * 2_000_000
+    started = time.process_time()
+    for start in range(0, len(piece), 10):
+        splitter.feed(piece[start : start + 10])
+    assert splitter.feed(b"\n\n") == [Event("message", piece[6:])]
+    assert time.process_time() - started < 5  # copied at each write, it would be 200 GB

@@ -203,7 +203,9 @@ def streamed(speaker: Codec, request: Request, body: bytes, size: int) -> list[b
 
 @pytest.fixture(scope="module")
 def speaker() -> Codec:
-    return codec("openai")
+    found = codec("openai")
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("record", of_kind("whole"))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.fixtures.upstream import Upstream
 
 from .measure import Messages
 
-T = TypeVar("T")
 KEY = "sk-mock"
 
 
@@ -75,23 +73,6 @@ class SDK:
         async for _ in await create(model="gpt-4o-mini", messages=messages, stream=True):
             count += 1
         return count
-
-
-class Loop:
-    """One event loop for all rounds of a case, so that connections are kept as they are in a server."""
-
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
-
-    def block(self, measured: Callable[[], Coroutine[Any, Any, T]]) -> Callable[[], T]:
-        """`measured` as a function that runs it to its end in this loop."""
-        return lambda: self._runner.run(measured())
-
-
-@contextmanager
-def loop() -> Iterator[Loop]:
-    with asyncio.Runner() as runner:
-        yield Loop(runner)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from tests.fixtures.upstream import Upstream
 
-from ..measure import Effort, Messages, atimed, interleaved, new_prompts, quietest, timed
+from ..measure import Effort, Messages, apaired, interleaved, new_prompts, paired
 from ..report import Budget, Row
-from ..subject import SDK, Subject, calls_expected, loop, use_cache
+from ..subject import SDK, Subject, calls_expected, use_cache
 from ..upstream import raise_file_limit
 
 AT_ONCE = 500
@@ -21,36 +21,28 @@ def misses(effort: Effort) -> Iterator[Row]:
     use_cache(type="local")
     count = effort.count(100)
     budget, remark = Budget(at_most=0.6), "floor: the openai SDK"
-    with Upstream() as upstream, loop() as running:
+    with Upstream() as upstream, asyncio.Runner() as running:
         subject, sdk = Subject(upstream.url), SDK(upstream.url)
         with calls_expected(upstream, 4 * count * (effort.rounds + 1)):
-            times = quietest(
-                effort.rounds,
-                subject=lambda: timed(subject.ask, new_prompts(count)),
-                floor=lambda: timed(sdk.ask, new_prompts(count)),
-            )
-            atimes = quietest(
-                effort.rounds,
-                subject=running.block(lambda: atimed(subject.aask, new_prompts(count))),
-                floor=running.block(lambda: atimed(sdk.aask, new_prompts(count))),
-            )
-    yield Row("miss, whole call, sync", times["subject"] * 1e6, times["floor"] * 1e6, "µs", budget, remark)
-    yield Row("miss, whole call, async", atimes["subject"] * 1e6, atimes["floor"] * 1e6, "µs", budget, remark)
+            times = paired(effort.rounds, subject.ask, sdk.ask, lambda: new_prompts(count))
+            atimes = running.run(apaired(effort.rounds, subject.aask, sdk.aask, lambda: new_prompts(count)))
+    yield Row("miss, whole call, sync", times.subject * 1e6, times.floor * 1e6, "µs", budget, remark)
+    yield Row("miss, whole call, async", atimes.subject * 1e6, atimes.floor * 1e6, "µs", budget, remark)
 
 
 def concurrent(effort: Effort) -> Iterator[Row]:
     use_cache(type="local")
     raise_file_limit()
     at_once = effort.count(AT_ONCE) if effort.scale < 0.2 else AT_ONCE
-    with Upstream(latency=0.05) as upstream, loop() as running:
+    with Upstream(latency=0.05) as upstream, asyncio.Runner() as running:
         subject, sdk = Subject(upstream.url), SDK(upstream.url)
         rounds = effort.rounds // 2  # the SDK takes seconds for one
         with calls_expected(upstream, 2 * at_once * (rounds + 1)):
             figures = interleaved(
                 rounds,
                 {
-                    "subject": running.block(lambda: _crowd(subject.aask, at_once)),
-                    "floor": running.block(lambda: _crowd(sdk.aask, at_once)),
+                    "subject": lambda: running.run(_crowd(subject.aask, at_once)),
+                    "floor": lambda: running.run(_crowd(sdk.aask, at_once)),
                 },
             )
     rates = {name: max(rate for rate, _ in figures[name]) for name in figures}

@@ -16,7 +16,7 @@ from tests.fixtures.upstream import Upstream
 
 from ..measure import Effort, Messages, new_prompt
 from ..report import Budget, Row
-from ..subject import Subject, loop, use_cache
+from ..subject import Subject, use_cache
 
 LATENCY = 0.3
 THREADS, TASKS, PROCESSES = 50, 200, 4
@@ -29,9 +29,8 @@ def stampedes(effort: Effort) -> Iterator[Row]:
         use_cache(type="local")
         subject = Subject(upstream.url)
         yield _row(f"{THREADS} identical calls, threads", lambda: _threads(subject), upstream, rounds)
-        with loop() as running:
-            tasks = running.block(lambda: _tasks(subject))
-            yield _row(f"{TASKS} identical calls, tasks", tasks, upstream, rounds)
+        with asyncio.Runner() as running:
+            yield _row(f"{TASKS} identical calls, tasks", lambda: running.run(_tasks(subject)), upstream, rounds)
         with tempfile.TemporaryDirectory() as folder:
             cache: dict[str, Any] = {"type": "disk", "disk_cache_dir": folder}
             yield _row(f"{PROCESSES} processes, one disk", lambda: _processes(upstream, cache), upstream, 1)

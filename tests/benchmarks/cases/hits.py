@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,9 @@ from tests.fixtures.servers import redis_server
 from tests.fixtures.upstream import Upstream
 
 from .. import floors
-from ..measure import Effort, Messages, atimed, new_prompts, quietest, timed
+from ..measure import Effort, Messages, apaired, new_prompts, one_core, paired
 from ..report import Budget, Row
-from ..subject import Loop, Subject, calls_expected, loop, use_cache
+from ..subject import Subject, calls_expected, use_cache
 
 PROMPTS = 50
 
@@ -23,7 +24,7 @@ Aask = Callable[[Messages], Awaitable[object]]
 
 
 def memory(effort: Effort) -> Iterator[Row]:
-    with Upstream() as upstream, loop() as running:
+    with Upstream() as upstream, asyncio.Runner() as running:
         use_cache(type="local")
         prompts = new_prompts(PROMPTS)
         floor = _floor(floors.MemoryPoint(), upstream, prompts)
@@ -31,7 +32,7 @@ def memory(effort: Effort) -> Iterator[Row]:
 
 
 def disk(effort: Effort) -> Iterator[Row]:
-    with Upstream() as upstream, loop() as running, tempfile.TemporaryDirectory() as folder:
+    with Upstream() as upstream, asyncio.Runner() as running, tempfile.TemporaryDirectory() as folder:
         cache = use_cache(type="disk", disk_cache_dir=str(Path(folder, "cache")))
         prompts, point = new_prompts(PROMPTS), floors.DiskPoint(Path(folder))
         floor = _floor(point, upstream, prompts)
@@ -42,7 +43,7 @@ def disk(effort: Effort) -> Iterator[Row]:
 
 def redis(effort: Effort) -> Iterator[Row]:
     """The floor is the GET and the decoding, without the key."""
-    with redis_server() as server, Upstream() as upstream, loop() as running:
+    with one_core(), redis_server() as server, Upstream() as upstream, asyncio.Runner() as running:
         from openai.types.chat import ChatCompletion
         from redis import Redis
         from redis.asyncio import Redis as AsyncRedis
@@ -62,7 +63,7 @@ def redis(effort: Effort) -> Iterator[Row]:
 
         use_cache(type="redis", host="127.0.0.1", port=server.port)
         yield from _rows("Redis", prompts, floor, afloor, upstream, running, effort, Budget(at_most=1.3))
-        running.block(aclient.aclose)()
+        running.run(aclient.aclose())
         client.close()
 
 
@@ -85,7 +86,7 @@ def _rows(
     floor: Ask,
     afloor: Aask,
     upstream: Upstream,
-    running: Loop,
+    running: asyncio.Runner,
     effort: Effort,
     budget: Budget,
 ) -> Iterator[Row]:
@@ -94,11 +95,7 @@ def _rows(
     for messages in prompts:
         subject.ask(messages)
     with calls_expected(upstream, 0):
-        times = quietest(effort.rounds, subject=lambda: timed(subject.ask, inputs), floor=lambda: timed(floor, inputs))
-        atimes = quietest(
-            effort.rounds,
-            subject=running.block(lambda: atimed(subject.aask, inputs)),
-            floor=running.block(lambda: atimed(afloor, inputs)),
-        )
-    yield Row(f"exact hit, {name}, sync", times["subject"] * 1e6, times["floor"] * 1e6, "µs", budget)
-    yield Row(f"exact hit, {name}, async", atimes["subject"] * 1e6, atimes["floor"] * 1e6, "µs", budget)
+        times = paired(effort.rounds, subject.ask, floor, lambda: inputs)
+        atimes = running.run(apaired(effort.rounds, subject.aask, afloor, lambda: inputs))
+    yield Row(f"exact hit, {name}, sync", times.subject * 1e6, times.floor * 1e6, "µs", budget)
+    yield Row(f"exact hit, {name}, async", atimes.subject * 1e6, atimes.floor * 1e6, "µs", budget)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from ..measure import Effort, quietest
+from ..measure import Effort, paired
 from ..report import Budget, Row
 
 HEAVY = ("openai", "anthropic", "httpx", "httpx2", "aiohttp", "redis", "tiktoken", "pydantic", "numpy", "tenacity")
@@ -33,17 +32,12 @@ print(json.dumps(seen + ["loads " + name for name in sys.argv[1:] if name in sys
 def importing(effort: Effort) -> Iterator[Row]:
     found = subprocess.run([sys.executable, "-B", "-c", WATCH, *HEAVY], check=True, capture_output=True, text=True)
     fault = ", ".join(json.loads(found.stdout))
-    # One start a round, and more rounds than elsewhere: starting a process is the noisiest thing we time.
-    times = quietest(effort.rounds * effort.count(5, 1), subject=_process("import rejoinder"), floor=_process("pass"))
+    starts = range(effort.count(4))
+    times = paired(effort.rounds, lambda _: _start("import rejoinder"), lambda _: _start("pass"), lambda: starts)
     budget = Budget(more=60, unit="ms")
     remark = "" if fault else "no SDK loaded, no network, no file written"
-    yield Row("import rejoinder", times["subject"] * 1e3, times["floor"] * 1e3, "ms", budget, remark, fault)
+    yield Row("import rejoinder", times.subject * 1e3, times.floor * 1e3, "ms", budget, remark, fault)
 
 
-def _process(code: str) -> Callable[[], float]:
-    def run() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - start
-
-    return run
+def _start(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from tests.fixtures.upstream import Upstream
 
 from ..measure import Effort, aeach_timed, each_timed, interleaved, new_prompts
 from ..report import Budget, Row, Unmeasured
-from ..subject import Loop, Subject, loop, use_cache
+from ..subject import Subject, use_cache
 
 Times = list[float]
 BROKEN: dict[str, Callable[[], AbstractContextManager[int]]] = {"down": refusing_server, "hangs": silent_server}
@@ -22,7 +23,7 @@ def outages(effort: Effort) -> Iterator[Row | Unmeasured]:
     count = effort.count(100)
     # It warns of each broken store once, as it should; here that would be a screen of text.
     logging.getLogger("rejoinder").addFilter(lambda record: False)
-    with Upstream() as upstream, loop() as running:
+    with Upstream() as upstream, asyncio.Runner() as running:
         subject = Subject(upstream.url)
         for word, server in BROKEN.items():
             with server() as port:
@@ -54,10 +55,12 @@ def _sync(subject: Subject, port: int, count: int) -> dict[str, Callable[[], Tim
     return {"subject": broken, "floor": lambda: each_timed(subject.ask_uncached, new_prompts(count))}
 
 
-def _async(subject: Subject, port: int, count: int, running: Loop) -> dict[str, Callable[[], Times]]:
+def _async(subject: Subject, port: int, count: int, running: asyncio.Runner) -> dict[str, Callable[[], Times]]:
     async def broken() -> Times:
         use_cache(type="redis", host="127.0.0.1", port=port)
         return await aeach_timed(subject.aask, new_prompts(count))
 
-    uncached = running.block(lambda: aeach_timed(subject.aask_uncached, new_prompts(count)))
-    return {"subject": running.block(broken), "floor": uncached}
+    async def uncached() -> Times:
+        return await aeach_timed(subject.aask_uncached, new_prompts(count))
+
+    return {"subject": lambda: running.run(broken()), "floor": lambda: running.run(uncached())}

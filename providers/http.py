@@ -202,7 +202,15 @@ class HttpReply:
 class Template(httpx2.BaseTransport):
     """Catches the one request that an SDK makes, so that its URL and headers can be used again without the SDK's cost."""
 
-    PER_CALL = frozenset({"content-length", "x-stainless-retry-count", "x-stainless-read-timeout", "x-stainless-async"})
+    PER_CALL = frozenset(
+        {
+            "content-length",
+            "x-stainless-async",
+            "x-stainless-read-timeout",
+            "x-stainless-retry-count",
+            "x-stainless-timeout",
+        }
+    )
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         self.url = str(request.url)

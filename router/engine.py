@@ -9,7 +9,7 @@ Flows only: every piece of I/O is yielded, and done by the driver of `completion
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..caching.cache import Cache, ambient
 from ..caching.keys import NotJSON
@@ -19,25 +19,20 @@ from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow
 from ..core.types import Attempt, Request
 from .faults import invalid
-from .miss import Found, Place, Streamed, answer_miss, ask, serve
+from .miss import Found, Place, answer_miss, ask, serve
 from .shape import options_of, shape_request
-
-if TYPE_CHECKING:
-    from ..core.answers import Completion
 
 Params = Mapping[str, Any]
 
 
-def begin(model: str, messages: Any, params: Params, call_type: str) -> Completion | Streamed | Flow[Found]:
+def begin(model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
     """One call: the answer, where it can be had without waiting for anything; else the flow that gets it."""
     if "fallbacks" in params:
         return complete_with_fallbacks(model, messages, params, call_type)
     return begin_with(shape_request(model, messages, params), model, messages, params, call_type)
 
 
-def begin_with(
-    request: Request, model: str, messages: Any, params: Params, call_type: str
-) -> Completion | Streamed | Flow[Found]:
+def begin_with(request: Request, model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
     """The same for a request of any endpoint. `model`, `messages` and `params` are what a key function is called with."""
     cache = cache_for(params, call_type)
     if cache is None:

@@ -49,6 +49,7 @@ COUNTERS = (
     "stored",
     "shared",
     "stale",
+    "stale_errors",
     "corrupt",
     "refused",
     "read_errors",
@@ -72,7 +73,8 @@ class Cache:
     >>> rejoinder.cache = rejoinder.Cache(type="redis", host="localhost", port=6379)  # doctest: +SKIP
 
     `type` is "local" (this process's memory), "disk" (one SQLite file) or "redis"; or give `store=` an object of your
-    own. `ttl` is in seconds or a text such as "3h" (None: for ever). `namespace` is a hard partition. `mode` is
+    own. `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer
+    still serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails. `namespace` is a hard partition. `mode` is
     "default_on" or "default_off" (only calls with `caching=True` or `cache=…` use it), or one of the modes of
     `policy.MODES`. `budget` is how long a failing store may delay a call, in seconds. `on_key_error` is "raise", or
     "skip" to answer a call uncached when a key function of the caller's own fails.
@@ -98,6 +100,8 @@ class Cache:
         cache_seed: object = None,
         mode: str = "default_on",
         supported_call_types: Sequence[str] | None = None,
+        stale_while_revalidate: str | float | None = None,
+        stale_if_error: str | float | None = None,
         single_flight: bool = True,
         lease_ttl: float = 10.0,
         budget: float = 0.1,
@@ -135,7 +139,12 @@ class Cache:
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
         self._last_error: str | None = None
-        self.default_controls = controls_for_mode(mode_of_process() or self.mode, self.ttl)
+        self.default_controls = controls_for_mode(mode_of_process() or self.mode, self.ttl)._replace(
+            stale_while_revalidate=seconds(stale_while_revalidate or 0) or 0.0,
+            stale_if_error=seconds(stale_if_error or 0) or 0.0,
+        )
+        self.grace = self.default_controls.grace
+        """Seconds that an answer is kept in the store beyond its TTL."""
         self._prefix = _prefix(self.namespace)
         self._has_default_key = self.__class__.get_cache_key is Cache.get_cache_key
         _living.add(self)
@@ -249,22 +258,42 @@ class Cache:
         self.counts["stale"] += 1
         return None
 
+    def read_stale(self, key: str, controls: Controls) -> Flow[Entry | None]:
+        """An entry that is too old to serve, but not by more than the call's longest grace."""
+        data = yield from self.fetch(key)
+        entry = None
+        if data is not None:
+            try:
+                entry = unpack(data, verify=not self.store.instant)
+            except BadEntry:
+                return None
+        return entry if entry is not None and self.overdue(entry, controls) <= controls.grace else None
+
+    def overdue(self, entry: Entry, controls: Controls) -> float:
+        """Seconds since `entry` stopped being fresh."""
+        limits = [limit for limit in (entry.ttl, controls.max_age) if limit is not None]
+        return self.clock() - entry.stored_at - min(limits) if limits else 0.0
+
     def write(self, key: str, entry: Entry) -> Flow[bool]:
         """Keep `entry`. False if the store would not; never raises."""
-        if self._writing.is_open and not self._writing.allows() or self._reading.is_open:
+        if (self._writing.is_open and not self._writing.allows()) or (
+            self._reading.is_open and not self._reading.allows()
+        ):
             self.counts["passed_by"] += 1
             return False
         store = self.store
+        kept = None if entry.ttl is None else entry.ttl + self.grace
         try:
             data = pack(entry, deflate=not store.instant)
             if store.instant:
-                store.set(key, data, entry.ttl)
+                store.set(key, data, kept)
             else:
-                yield Io(store.set, store.aset, (key, data, entry.ttl))
+                yield Io(store.set, store.aset, (key, data, kept))
         except Exception as error:
             self._failed("write", error, self._writing)
             return False
         self._writing.succeed()
+        self._reading.succeed()
         self.counts["stored"] += 1
         return True
 

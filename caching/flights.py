@@ -126,6 +126,9 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
     def join(self, key: str) -> tuple[Flight, bool]:
         """The flight of `key`, and whether the caller leads it."""
         with self._lock:

@@ -84,6 +84,15 @@ class Controls(NamedTuple):
     """Which of several independent answers to the same request."""
     alone: bool = False
     """Do not share a call under way: an independent sample is wanted."""
+    stale_while_revalidate: float = 0.0
+    """Seconds after its end that an answer serves while a new one is fetched."""
+    stale_if_error: float = 0.0
+    """Seconds after its end that an answer serves where the vendor fails."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds after its end that an answer is of any use."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
 
 
 CALL_CONTROLS = {
@@ -96,6 +105,8 @@ CALL_CONTROLS = {
     "use-cache": "needed in mode default_off",
     "mode": "one of " + ", ".join(MODES),
     "alone": "do not share a call under way",
+    "stale-while-revalidate": "seconds after its end that an answer serves while a new one is fetched",
+    "stale-if-error": "seconds after its end that an answer serves where the vendor fails",
     "sample": "which of several independent answers",
 }
 """The keys of `cache={…}` on a call."""
@@ -149,6 +160,8 @@ def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
         namespace=namespace,
         alone=bool(given.get("alone", base.alone)),
         sample=given.get("sample", base.sample),
+        stale_while_revalidate=seconds(given.get("stale-while-revalidate", base.stale_while_revalidate)) or 0.0,
+        stale_if_error=seconds(given.get("stale-if-error", base.stale_if_error)) or 0.0,
     )
 
 

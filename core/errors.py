@@ -5,6 +5,7 @@
     │   └── WrongType (TypeError)            … or a wrong type
     ├── UnknownProvider (ValueError)         no such provider, or a model name without one
     ├── MissingPackage (ImportError)         an optional package is not installed
+    ├── Misshapen (ValueError)               an answer that is none; raised only past a replay (in shape.py)
     ├── CacheError
     │   ├── CacheKeyError                    a key function raised, or gave something that is not text
     │   └── CacheMiss                        replay_only, and there is nothing to replay

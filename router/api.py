@@ -114,7 +114,7 @@ def completion(model: str, messages: Any = None, **params: Any) -> Completion | 
     Raises `InvalidRequest` before anything is sent, else the openai package's classes (`RateLimitError`, …) in our
     subclasses, with `provider`, `model`, `retry_after` and `attempts` on them. The cache never makes a call fail.
     """
-    found = begin(model, messages, mocked(params) if "mock_response" in params else params, "completion")
+    found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "completion")
     if type(found) is GeneratorType:
         found = run(found)
     return stream_of(found, params, Stream) if type(found) is Streamed else found  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ async def acompletion(
 ) -> Completion | AsyncStream: ...
 async def acompletion(model: str, messages: Any = None, **params: Any) -> Completion | AsyncStream:
     """`completion` for a running event loop. With `stream=True` it returns an `AsyncStream`."""
-    found = begin(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
+    found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
     if type(found) is GeneratorType:
         found = await arun(found)
     return stream_of(found, params, AsyncStream) if type(found) is Streamed else found  # type: ignore[no-any-return]

@@ -8,6 +8,9 @@ Flows only: every piece of I/O is yielded, and done by the driver of `completion
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -16,13 +19,14 @@ from ..caching.keys import NotJSON
 from ..caching.policy import CachePolicy
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
-from ..core.flow import Flow
+from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
 from .faults import invalid
 from .miss import Found, Place, answer_miss, ask, serve
 from .shape import options_of, shape_request
 
 Params = Mapping[str, Any]
+log = logging.getLogger("rejoinder")
 
 
 def begin(model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
@@ -66,7 +70,26 @@ def look_up(request: Request, params: Params, place: Place) -> Flow[Found]:
             f"replay_only: nothing is stored for this call of {request.full_model!r} (key {key}). "
             "Nothing was sent. Record it first, in mode 'on'."
         )
+    if controls.grace and controls.may_read:
+        return (yield from look_up_stale(request, params, place))
     return (yield from answer_miss(request, params, place))
+
+
+def look_up_stale(request: Request, params: Params, place: Place) -> Flow[Found]:
+    """An answer past its time: at once while a new one is fetched, or instead of the vendor's error."""
+    cache, key, controls = place
+    entry = yield from cache.read_stale(key, controls)
+    if entry is None:
+        return (yield from answer_miss(request, params, place))
+    if cache.overdue(entry, controls) <= controls.stale_while_revalidate:
+        yield Io(revalidate, arevalidate, (request, params, place))
+        return serve(entry, "stale", cache, key, request, params)
+    try:
+        return (yield from answer_miss(request, params, place))
+    except RejoinderError as error:
+        if cache.overdue(entry, controls) > controls.stale_if_error or not _may_fall_back(error):
+            raise
+        return serve(entry, "stale", cache, key, request, params)
 
 
 def complete_with_fallbacks(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
@@ -85,6 +108,33 @@ def complete_with_fallbacks(model: str, messages: Any, params: Params, call_type
     assert last is not None
     last.attempts = attempts  # type: ignore[attr-defined]
     raise last
+
+
+def revalidate(request: Request, params: Params, place: Place) -> None:
+    """Fetch a new answer in a thread, unless somebody is at it already."""
+    if place.key not in place.cache.flights:
+        threading.Thread(target=lambda: run(_fetch_anew(request, params, place)), daemon=True).start()
+
+
+async def arevalidate(request: Request, params: Params, place: Place) -> None:
+    """Fetch a new answer in a task, unless somebody is at it already."""
+    if place.key not in place.cache.flights:
+        task = asyncio.get_running_loop().create_task(arun(_fetch_anew(request, params, place)))
+        _under_way.add(task)
+        task.add_done_callback(_under_way.discard)
+
+
+_under_way: set[asyncio.Task[None]] = set()
+"""Tasks that nobody awaits; a loop alone would not keep them alive."""
+
+
+def _fetch_anew(request: Request, params: Params, place: Place) -> Flow[None]:
+    anew = place._replace(controls=place.controls._replace(may_read=False))
+    try:
+        yield from answer_miss(request._replace(stream=False), params, anew)
+    except RejoinderError as error:
+        place.cache.counts["stale_errors"] += 1
+        log.info("The stale answer of %s could not be renewed: %s", request.full_model, error)
 
 
 def cache_for(params: Params, call_type: str) -> Cache | None:

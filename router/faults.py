@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.shape import Misshapen
 from ..core.types import Options, Request
 from ..providers.base import Failure, ProviderFault
 from ..providers.deployment import Deployment
@@ -55,6 +56,9 @@ def translated(error: Exception, request: Request, place: Deployment) -> Excepti
     if isinstance(error, ProviderFault):
         failure = error.failure
         return failure_error(failure, failure.status or 500, {}, error.body, request, place)
+    if isinstance(error, Misshapen):
+        failure = Failure(str(error), "misshapen_answer")
+        return failure_error(failure, 502, {}, b"", request, place)
     if isinstance(error, APIError):
         return located(error, request)
     if isinstance(error, OSError):

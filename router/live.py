@@ -25,6 +25,10 @@ class Tape:
         self.chunks, self.timing = chunks, timing
         self.done, self.error = True, None
 
+    def translate(self, error: Exception) -> Exception:
+        """Errors of a replay are what they are."""
+        return error
+
     def join(self) -> None:
         """A replay has no connection that readers would have to share."""
 

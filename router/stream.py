@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..core.shape import Misshapen
 from .live import LiveStream, Membership, Tape, aread, read
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class _Stream:
 
 
 class Stream(_Stream):
-    """An answer in pieces. Iterate once; leave early as you like: the connection is closed with the loop or `close()`."""
+    """An answer in pieces. Iterate once; leave early as you like: dropping it, or `close()`, closes the connection."""
 
     def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool = False) -> None:
         super().__init__(source, info)
@@ -89,7 +90,10 @@ def _chunks(member: Membership, wants_usage: bool) -> Generator[Chunk, None, Non
     for index, data in enumerate(read(member)):
         if index < len(timing):
             time.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
-        piece = chunk(data)
+        try:
+            piece = chunk(data)
+        except Misshapen as error:
+            raise member.stream.translate(error) from None
         yield piece if piece.choices or wants_usage else with_a_choice(piece)
 
 
@@ -103,12 +107,15 @@ async def _achunks(member: Membership, wants_usage: bool) -> AsyncGenerator[Chun
             if index < len(timing):
                 await asyncio.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
             index += 1
-            piece = chunk(data)
+            try:
+                piece = chunk(data)
+            except Misshapen as error:
+                raise member.stream.translate(error) from None
             yield piece if piece.choices or wants_usage else with_a_choice(piece)
 
 
 def with_a_choice(piece: Chunk) -> Chunk:
-    """A chunk that has only usage, and was not asked for, with an empty choice: most callers read `choices[0]` of each."""
+    """A chunk that has only usage, which was not asked for, with an empty choice: most callers read `choices[0]`."""
     from ..core.answers import ChunkChoice, Delta
 
     if piece.usage is not None:

@@ -180,6 +180,6 @@ ADVICE = {
     "AuthenticationError": "The key was not accepted. Look at {keys}, or unset it to see the demo without a provider.",
     "PermissionDeniedError": "The key may not do this. Look at {keys}, or unset it to see the demo without a provider.",
     "NotFoundError": "Your account may not have that model. Name another: make demo ARGS='--model openai/gpt-4o'",
-    "RateLimitError": "The provider would not serve this account now (limits or credit). Unset {keys} to go without it.",
+    "RateLimitError": "The provider will not serve this account now (limits or credit). Unset {keys} to go without.",
 }
 """By the error's class, the first that fits: a missing key is an `AuthenticationError` too."""

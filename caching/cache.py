@@ -124,7 +124,8 @@ class Cache:
             "max_bytes": max_bytes,
             **store_options,
         }
-        self.store = store if store is not None else make_store(type, given, budget)
+        # A tenth of the budget is for what surrounds the store's own waiting.
+        self.store = store if store is not None else make_store(type, given, budget * 0.9)
         self.type = self.store.name
         self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
         self.namespace, self.cache_seed = _namespace(namespace), cache_seed
@@ -212,19 +213,33 @@ class Cache:
     def read(self, key: str, controls: Controls) -> Flow[Entry | None]:
         """The entry that may serve, or None. Counts what it finds; never raises."""
         data = yield from self.fetch(key)
-        return None if data is None else (yield from self.opened(key, data, controls))
+        if data is None:
+            return None
+        try:
+            return self._fresh(unpack(data, verify=not self.store.checked), controls)
+        except BadEntry as error:
+            yield from self.set_aside(key, f"{error}")
+            return None
 
     def read_now(self, key: str, controls: Controls) -> Entry | None:
-        """The same for a store that never waits, without the cost of a flow."""
+        """The same in this thread, without the cost of a flow: for callers and stores that may."""
+        if self._reading.is_open and not self._reading.allows():
+            self.counts["passed_by"] += 1
+            return None
         try:
             data = self.store.get(key)
         except Exception as error:
             self._failed("read", error, self._reading)
             return None
+        if self._reading.is_open:
+            self._reading.succeed()
+        if data is None:
+            return None
         try:
-            return None if data is None else self._fresh(unpack(data, verify=False), controls)
-        except BadEntry:
-            return None  # the flow that looks again counts it and sets it aside
+            return self._fresh(unpack(data, verify=not self.store.checked), controls)
+        except BadEntry as error:
+            run(self.set_aside(key, f"{error}"))
+            return None
 
     def fetch(self, key: str) -> Flow[bytes | None]:
         """What the store has under `key`; None also where it fails."""
@@ -241,15 +256,6 @@ class Cache:
             self._reading.succeed()
         return data
 
-    def opened(self, key: str, data: bytes, controls: Controls) -> Flow[Entry | None]:
-        """The entry that `data` is, if it may serve."""
-        try:
-            entry = unpack(data, verify=not self.store.instant)
-        except BadEntry as error:
-            yield from self.set_aside(key, f"{error}")
-            return None
-        return self._fresh(entry, controls)
-
     def _fresh(self, entry: Entry, controls: Controls) -> Entry | None:
         if entry.ttl is None and controls.max_age is None:
             return entry
@@ -264,7 +270,7 @@ class Cache:
         entry = None
         if data is not None:
             try:
-                entry = unpack(data, verify=not self.store.instant)
+                entry = unpack(data, verify=not self.store.checked)
             except BadEntry:
                 return None
         return entry if entry is not None and self.overdue(entry, controls) <= controls.grace else None
@@ -284,8 +290,8 @@ class Cache:
         store = self.store
         kept = None if entry.ttl is None else entry.ttl + self.grace
         try:
-            data = pack(entry, deflate=not store.instant)
-            if store.instant:
+            data = pack(entry, deflate=not store.in_process)
+            if store.in_process:
                 store.set(key, data, kept)
             else:
                 yield Io(store.set, store.aset, (key, data, kept))

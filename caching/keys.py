@@ -1,17 +1,19 @@
 """Keys: exhaustive by default. What reaches the wire is in the key unless it is known not to change the answer.
 
 A key is `sha256` over canonical JSON: dict order does not count at any depth, 0 and 0.0 are one number, and each value
-that JSON does not know has one defined form, or a clear error. The digest is hexadecimal, 64 characters.
+that JSON does not know has the form that it has on the wire (`core/forms.py`), or a clear error. The digest is
+hexadecimal, 64 characters. `docs/keys.md` has the rules and what follows from them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from ..core.forms import NotJSON, fault, number, plain, text_keys
 from ..core.types import Request
 
 KEY_VERSION = 1
@@ -35,20 +37,37 @@ IN_KEY = frozenset(
 NOT_IN_KEY = frozenset({"stream", "stream_options"})
 """The fields of a `Request` that do not: a stored stream answers a whole call, and the other way round."""
 
+MARK = "cache_control"
+"""The name under which messages, their parts and tools mark where a vendor's prompt cache may break."""
+
+HOLDERS = ("content", "content_blocks", "function", "tool_calls")
+"""Where marks may be below a message or tool. Not in a schema or in arguments: there the name is the caller's own."""
+
 NOT_IN_KEY_PARAMETERS = frozenset(
-    {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "metadata", "store"}
+    {
+        MARK,
+        "cache_prompt",
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "store",
+    }
 )
 """Parameters that reach the wire and cannot change the answer: marks for the vendor's prompt cache, and bookkeeping."""
 
 NOT_IN_KEY_HEADERS = frozenset(
     {
-        "authorization",
+        # credentials
         "api-key",
+        "authorization",
+        "cookie",
+        "ocp-apim-subscription-key",
+        "proxy-authorization",
+        "x-amz-security-token",
         "x-api-key",
         "x-goog-api-key",
-        "cookie",
-        "proxy-authorization",
-        "user-agent",
+        # transport
         "accept",
         "accept-encoding",
         "connection",
@@ -56,96 +75,102 @@ NOT_IN_KEY_HEADERS = frozenset(
         "content-type",
         "host",
         "idempotency-key",
+        "user-agent",
+        # tracing
+        "b3",
+        "baggage",
+        "sentry-trace",
         "traceparent",
         "tracestate",
-        "baggage",
-        "x-request-id",
+        "x-amzn-trace-id",
         "x-client-request-id",
+        "x-cloud-trace-context",
         "x-correlation-id",
+        "x-request-id",
     }
 )
 """Headers that carry credentials, transport or tracing, in lower case."""
 
-MARK = "cache_control"
-"""The name under which messages, their parts and tools mark where a vendor's prompt cache may break."""
-
 SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-EXACT_INTEGERS = 2.0**53
-
-
-class NotJSON(ValueError):
-    """A value without a canonical form. The message names the value."""
 
 
 def request_key(
-    request: Request, seed: object = None, epoch: int | None = None, scopes: Mapping[str, str] | None = None
+    request: Request,
+    seed: object = None,
+    epoch: int | None = None,
+    scopes: Mapping[str, str] | None = None,
+    sample: int | None = None,
 ) -> str:
     """The default key of a request, as 64 hexadecimal digits.
 
-    Raises `NotJSON` for values that have no canonical form (NaN, a function, text that is not valid Unicode).
+    Raises `NotJSON` for values that have no JSON form (NaN, a function, text that is not valid Unicode), naming the
+    place: "messages[3].content[1].text".
     """
-    parameters = request.parameters
-    if parameters:
-        parameters = canonical_parameters(parameters)
-    material = (
-        KEY_VERSION,
-        request.endpoint,
-        request.provider,
-        request.model,
-        request.api_base,
-        request.api_version,
-        canonical_messages(request.messages),
-        parameters,
-        canonical(request.extra_body) if request.extra_body else None,
-        canonical_headers(request.extra_headers) if request.extra_headers else None,
-        None if seed is None else str(seed),
-        epoch,
-        canonical(scopes) if scopes else None,
-    )
+    parameters, headers = request.parameters, request.extra_headers
     try:
-        data = orjson.dumps(material, option=SORTED)
-    except TypeError as error:
-        data = _encode_odd(material, error)
+        material = (
+            KEY_VERSION,
+            request.endpoint,
+            request.provider,
+            request.model,
+            request.api_base,
+            request.api_version,
+            canonical_messages(request.messages),
+            canonical_parameters(parameters) if parameters else parameters,
+            canonical(request.extra_body) if request.extra_body else None,
+            canonical_headers(headers) if headers else None,
+            None if seed is None else str(seed),
+            epoch,
+            canonical(scopes) if scopes else None,
+            sample,
+        )
+        data = encode(material)
+    except (NotJSON, RecursionError) as error:
+        raise _located(request, scopes, error) from None
     return hashlib.sha256(data).hexdigest()
 
 
+def _located(request: Request, scopes: Any, error: Exception) -> NotJSON:
+    """`error`, saying which argument of the call it is about."""
+    arguments = {
+        "messages": request.messages,
+        **request.parameters,
+        "extra_body": request.extra_body,
+        "extra_headers": request.extra_headers,
+        "api_version": request.api_version,
+        "scopes": scopes,
+    }
+    for name, value in arguments.items():
+        said = fault(value, name)
+        if said is not None:
+            return NotJSON(f"{said}.")
+    if isinstance(error, RecursionError):
+        return NotJSON("The arguments are nested too deeply for what the stack of this call has left.")
+    return error if isinstance(error, NotJSON) else NotJSON(f"The arguments are not JSON: {error}.")
+
+
 def encode(material: Any) -> bytes:
-    """Canonical JSON of an already canonical value."""
+    """Canonical JSON of an already canonical value. Raises `NotJSON`."""
     try:
         return orjson.dumps(material, option=SORTED)
-    except TypeError as error:
-        return _encode_odd(material, error)
-
-
-def _encode_odd(material: Any, error: TypeError) -> bytes:
-    """The slow way, for what orjson refuses at first: keys that are numbers, and integers beyond 64 bits."""
-    try:
-        return orjson.dumps(_plain(material), option=SORTED)
     except TypeError:
-        if "surrogates" in str(error):
-            raise NotJSON(
-                "A text is not valid Unicode: it has a lone surrogate. Decode it with errors='replace'."
-            ) from None
-        raise NotJSON(f"An argument is not JSON: {error}.") from None
+        return _encode_odd(material)
 
 
-def _plain(value: Any) -> Any:
-    """`value` with JSON's own rule for keys (a number becomes its text), and large integers as tagged text."""
+def _encode_odd(material: Any) -> bytes:
+    """The slow way, for what orjson refuses at first: keys that are not text, such as `logit_bias` with numbers."""
+    try:
+        return orjson.dumps(_with_text_keys(material), option=SORTED)
+    except (TypeError, RecursionError) as error:
+        raise NotJSON(f"{fault(material, 'value') or error}.") from None
+
+
+def _with_text_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else _key_text(key): _plain(item) for key, item in value.items()}
+        return {key: _with_text_keys(item) for key, item in text_keys(value).items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
-        return {"$integer": str(value)}
+        return [_with_text_keys(item) for item in value]
     return value
-
-
-def _key_text(key: object) -> str:
-    if key is True or key is False or key is None:
-        return {True: "true", False: "false", None: "null"}[key]
-    if isinstance(key, (int, float)):
-        return str(canonical(key))
-    raise NotJSON(f"A dict has the key {key!r}, a {type(key).__name__}; JSON wants text.")
 
 
 # ── canonical values: the value itself where it already is canonical, else a changed copy ──────────────────────────────
@@ -162,7 +187,7 @@ def canonical(value: Any) -> Any:
         return _canonical_list(value)
     if kind is float:
         return _canonical_float(value)
-    return _canonical_odd(value)
+    return canonical(plain(value))
 
 
 def _canonical_dict(value: dict[Any, Any]) -> dict[Any, Any]:
@@ -174,111 +199,28 @@ def _canonical_dict(value: dict[Any, Any]) -> dict[Any, Any]:
         if new is not item:
             if changed is None:
                 changed = dict(value)
-            if new is ABSENT:
-                del changed[name]
-            else:
-                changed[name] = new
+            changed[name] = new
     return value if changed is None else changed
 
 
 def _canonical_list(value: list[Any]) -> list[Any]:
+    changed: list[Any] | None = None
     for index, item in enumerate(value):
-        if type(item) is not str and canonical(item) is not item:
-            rest = [canonical(other) for other in value[index:]]
-            return value[:index] + [other for other in rest if other is not ABSENT]
-    return value
+        if type(item) is str:
+            continue
+        new = canonical(item)
+        if new is not item:
+            if changed is None:
+                changed = list(value)
+            changed[index] = new
+    return value if changed is None else changed
 
 
 def _canonical_float(value: float) -> float | int:
-    if value.is_integer() and -EXACT_INTEGERS <= value <= EXACT_INTEGERS:
+    """Whole numbers as integers, as far as both can be written: 1 and 1.0 are one number, 0 and -0.0 too."""
+    if value.is_integer() and -(2.0**63) <= value < 2.0**64:
         return int(value)
-    if value != value or value in (float("inf"), float("-inf")):
-        raise NotJSON(f"The number {value!r} is not JSON. Leave the argument out, or give a finite number.")
-    return value
-
-
-ABSENT = object()
-"""What a value becomes that stands for "not given"."""
-
-
-def _canonical_odd(value: Any) -> Any:
-    """Types that JSON does not know, in the order in which they are likely."""
-    name = type(value).__name__
-    if name in ("NotGiven", "Omit"):  # the openai and anthropic packages' words for "not given"
-        return ABSENT
-    for applies, form in ODD_FORMS:
-        if applies(value):
-            return form(value)
-    raise NotJSON(
-        f"An argument of type {name!r} has no JSON form: {_short(value)}. Give text, numbers, lists, dicts, or a pydantic model."
-    )
-
-
-def _is_model(value: Any) -> bool:
-    return not isinstance(value, type) and hasattr(value, "model_dump")
-
-
-def _is_model_class(value: Any) -> bool:
-    return isinstance(value, type) and hasattr(value, "model_json_schema")
-
-
-def _is_dataclass(value: Any) -> bool:
-    return hasattr(value, "__dataclass_fields__") and not isinstance(value, type)
-
-
-def _from_dataclass(value: Any) -> Any:
-    return canonical({name: getattr(value, name) for name in value.__dataclass_fields__})
-
-
-def _is_enum(value: Any) -> bool:
-    import enum
-
-    return isinstance(value, enum.Enum)
-
-
-def _is_moment(value: Any) -> bool:
-    import datetime
-
-    return isinstance(value, (datetime.date, datetime.time))
-
-
-def _is_stringly(value: Any) -> bool:
-    import decimal
-    import os
-    import uuid
-
-    return isinstance(value, (os.PathLike, uuid.UUID, decimal.Decimal))
-
-
-ODD_FORMS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
-    (_is_enum, lambda value: canonical(value.value)),
-    (lambda value: isinstance(value, str), str.__str__),
-    (lambda value: isinstance(value, bool), bool),
-    (lambda value: isinstance(value, int), int),
-    (lambda value: isinstance(value, float), lambda value: _canonical_float(float(value))),
-    (lambda value: isinstance(value, Mapping), lambda value: _canonical_dict(dict(value))),
-    (lambda value: isinstance(value, tuple), lambda value: _canonical_list(list(value))),
-    (_is_model, lambda value: canonical(value.model_dump(mode="json", exclude_none=True))),
-    (_is_model_class, lambda value: {"$schema_of": value.__name__, "schema": canonical(value.model_json_schema())}),
-    (_is_dataclass, _from_dataclass),
-    (
-        lambda value: isinstance(value, (bytes, bytearray, memoryview)),
-        lambda value: {"$bytes": hashlib.sha256(value).hexdigest()},
-    ),
-    (_is_moment, lambda value: {"$time": value.isoformat()}),
-    (_is_stringly, str),
-    (
-        lambda value: isinstance(value, (set, frozenset)),
-        lambda value: {"$set": sorted(encode(canonical(item)).decode() for item in value)},
-    ),
-    (lambda value: isinstance(value, Sequence), lambda value: _canonical_list(list(value))),
-)
-"""What applies, and the canonical form. The first that applies counts."""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
+    return number(value)
 
 
 # ── the parts of a request ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,47 +239,58 @@ def canonical_messages(messages: Sequence[Any]) -> Sequence[Any]:
         break
     else:
         return messages
-    return [_unmarked(message) for message in messages]
+    return [unmarked(canonical(message)) for message in messages]
 
 
-def _unmarked(message: Any) -> Any:
-    """A message or tool, canonical, without its mark and those of its parts."""
-    message = canonical(message)
-    if type(message) is not dict:
-        return message
-    if MARK in message:
-        message = {name: item for name, item in message.items() if name != MARK}
-    content = message.get("content")
-    if type(content) is list and any(type(part) is dict and MARK in part for part in content):
-        message = {**message, "content": [_unmarked(part) for part in content]}
-    return message
+def unmarked(value: Any) -> Any:
+    """A canonical message, part or tool without its prompt-cache mark, and without those of what it holds."""
+    if type(value) is not dict:
+        return value
+    if MARK in value:
+        value = {name: item for name, item in value.items() if name != MARK}
+    for name in HOLDERS:
+        held = value.get(name)
+        if type(held) is list:
+            new: Any = [unmarked(item) for item in held]
+            if any(one is not other for one, other in zip(new, held, strict=True)):
+                value = {**value, name: new}
+        elif type(held) is dict and (new := unmarked(held)) is not held:
+            value = {**value, name: new}
+    return value
 
 
 def canonical_parameters(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Parameters without what cannot change the answer."""
     if not NOT_IN_KEY_PARAMETERS.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in NOT_IN_KEY_PARAMETERS}
+    parameters = canonical(parameters)
     tools = parameters.get("tools")
-    if tools:
-        parameters = {**parameters, "tools": [_unmarked_tool(tool) for tool in tools]}
-    return canonical(parameters)  # type: ignore[no-any-return]
+    if type(tools) is list:
+        parameters = {**parameters, "tools": [unmarked(tool) for tool in tools]}
+    return parameters
 
 
-def _unmarked_tool(tool: Any) -> Any:
-    tool = _unmarked(tool)
-    if type(tool) is dict and type(tool.get("function")) is dict and MARK in tool["function"]:
-        tool = {**tool, "function": _unmarked(tool["function"])}
-    return tool
-
-
-def canonical_headers(headers: Mapping[str, Any]) -> dict[str, str] | None:
-    """Headers that may change the answer, names in lower case."""
-    kept = {name.lower(): str(value) for name, value in headers.items() if name.lower() not in NOT_IN_KEY_HEADERS}
+def canonical_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Headers that may change the answer, names in lower case. Of two names that differ in case the last counts, as sent."""
+    if not isinstance(headers, Mapping):
+        raise NotJSON(f"extra_headers={headers!r} must be a dict, not {type(headers).__name__}.")
+    kept = {}
+    for name, value in headers.items():
+        lower = _header_text(name).lower()
+        if lower not in NOT_IN_KEY_HEADERS:
+            kept[lower] = canonical(_header_text(value))
     return kept or None
+
+
+def _header_text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def component_digests(request: Request) -> dict[str, Any]:
     """A short digest of each part of a request, kept beside its entry so that a later miss can be explained."""
+
+    def digests(values: Mapping[str, Any] | None) -> dict[str, str]:
+        return {str(name): digest(value) for name, value in (values or {}).items()}
 
     def digest(value: Any) -> str:
         return hashlib.sha256(encode(canonical(value))).hexdigest()[:16]
@@ -348,7 +301,7 @@ def component_digests(request: Request) -> dict[str, Any]:
         "api_base": digest(request.api_base),
         "api_version": request.api_version,
         "messages": [digest(message) for message in canonical_messages(request.messages)],
-        "parameters": {name: digest(value) for name, value in canonical_parameters(request.parameters).items()},
-        "extra_body": {name: digest(value) for name, value in (request.extra_body or {}).items()},
-        "extra_headers": sorted(canonical_headers(request.extra_headers) or ()) if request.extra_headers else [],
+        "parameters": digests(canonical_parameters(request.parameters)),
+        "extra_body": digests(request.extra_body),
+        "extra_headers": digests(canonical_headers(request.extra_headers) if request.extra_headers else None),
     }

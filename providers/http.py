@@ -19,7 +19,8 @@ from ..core.api_errors import APIConnectionError, APITimeoutError
 from ..core.types import Options, Request
 from .base import Call, Reply
 
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=60.0)
+# A number, though a large one: without it aiohttp, under the async client, stops at 100 connections.
+LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=1_000, keepalive_expiry=60.0)
 
 _lock = threading.Lock()
 _client: httpx2.Client | None = None

@@ -48,18 +48,19 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
         raise invalid(str(error), request) from None
     if key is None:
         return ask(request, options_of(params), None)
-    if cache.store.instant and controls.may_read:
+    looked = controls.may_read and (cache.store.instant or call_type[0] != "a")  # the names of async calls begin so
+    if looked:
         entry = cache.read_now(key, controls)
         if entry is not None:
             cache.counts["hits"] += 1
             return serve(entry, "exact", cache, key, request, params)
-    return look_up(request, params, Place(cache, key, controls))
+    return look_up(request, params, Place(cache, key, controls), looked)
 
 
-def look_up(request: Request, params: Params, place: Place) -> Flow[Found]:
-    """The stored answer, or else the vendor's."""
+def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flow[Found]:
+    """The stored answer, or else the vendor's. `looked`: the store has been asked already."""
     cache, key, controls = place
-    if controls.may_read:
+    if controls.may_read and not looked:
         entry = yield from cache.read(key, controls)
         if entry is not None:
             cache.counts["hits"] += 1
@@ -164,14 +165,16 @@ def _asks_for_cache(given: Any) -> bool:
 
 
 _default: Cache | None = None
+_making_default = threading.Lock()
 
 
 def default_cache() -> Cache:
     """The cache on disk, in the user's cache folder, for calls with `caching=True` where none is set."""
     global _default
-    if _default is None:
-        _default = Cache(type="disk")
-    return _default
+    with _making_default:
+        if _default is None:
+            _default = Cache(type="disk")
+        return _default
 
 
 OF_ONE_PLACE = frozenset({"api_key", "api_base", "base_url", "api_version", "client", "extra_headers"})

@@ -58,7 +58,7 @@ def _kept(message: dict[str, Any], name: str, new: Any) -> Any:
     """What `message` has under `name`, or `new`, put there."""
     if message.get(name) is None:
         message[name] = new
-    return message[name]  # type: ignore[no-any-return]
+    return message[name]
 
 
 def _fold_tool_calls(calls: list[dict[str, Any]], pieces: Iterable[dict[str, Any]]) -> None:

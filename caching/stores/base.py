@@ -32,7 +32,13 @@ class Store(ABC):
     """The word for it in `Cache(type=…)`, in messages and in statistics."""
 
     instant: ClassVar[bool] = False
-    """True if `get` never waits for anything, so that the event loop may call it directly."""
+    """True if `get` never waits for a network, and is quicker than the way to a thread: event loops call it directly."""
+
+    checked: ClassVar[bool] = False
+    """True if what `get` gives is what `set` was given: the store has its own checksum, or needs none."""
+
+    in_process: ClassVar[bool] = False
+    """True if it keeps bytes in this process's memory: nothing is gained by deflating them, and `set` never waits."""
 
     leases: ClassVar[bool] = False
     """True if `lease` works across processes. A store without it gives single-flight inside one process only."""

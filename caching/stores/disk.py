@@ -82,6 +82,8 @@ class DiskStore(Store):
 
     name: ClassVar[str] = "disk"
     leases: ClassVar[bool] = True
+    instant: ClassVar[bool] = True
+    checked: ClassVar[bool] = True
 
     def __init__(
         self,

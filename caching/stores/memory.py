@@ -19,6 +19,8 @@ class MemoryStore(Store):
 
     name: ClassVar[str] = "local"
     instant: ClassVar[bool] = True
+    checked: ClassVar[bool] = True
+    in_process: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -142,7 +142,7 @@ async def acompletion(model: str, messages: Any = None, **params: Any) -> Comple
 
 def stream_of(found: Streamed, params: Mapping[str, Any], kind: Any) -> Any:
     wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
-    return kind(found.stream, found.info, wants_usage)
+    return kind(found.member, found.info, wants_usage)
 
 
 def mocked(params: dict[str, Any]) -> dict[str, Any]:

@@ -111,8 +111,8 @@ def invalid(message: str, request: Request) -> Exception:
 
 def twin_of(error: Exception) -> Exception:
     """The leader's error for a follower: a copy, so that no two callers share one traceback."""
-    import copy
-
-    twin = copy.copy(error)
-    twin.__traceback__ = None
+    # Not copy.copy: it calls the class again, and the openai package's classes want more than an exception keeps.
+    twin = error.__class__.__new__(error.__class__, *error.args)
+    twin.__dict__.update(error.__dict__)
+    twin.args, twin.__cause__ = error.args, error.__cause__
     return twin

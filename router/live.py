@@ -1,6 +1,6 @@
 """A stream under way, read by any number of callers: threads and tasks of any loops, from its first chunk.
 
-Whoever needs a chunk that is not there yet pulls the next batch from the vendor, for everybody. So a reader that is slow
+Whoever needs a chunk that is not there yet pulls the next batch from the vendor, for all. So a reader that is slow
 holds nobody up, and one that leaves takes nothing away. When the last reader leaves before the end, the vendor's
 connection is closed and nothing is kept.
 """
@@ -8,14 +8,21 @@ connection is closed and nothing is kept.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 from ..caching.flights import in_event_loop
 from ..core.flow import Flow, arun, run
 from ..providers.base import OpenReply, StreamDecoder
+from .faults import twin_of
+
+LOOK_EVERY = 0.5
+"""Seconds after which who waits for another loop looks whether it still runs."""
+
+GONE = "the event loop that reads it has stopped"
 
 
 class Tape:
@@ -29,10 +36,12 @@ class Tape:
         """Errors of a replay are what they are."""
         return error
 
-    def join(self) -> None:
+    def join(self) -> bool:
         """A replay has no connection that readers would have to share."""
+        return True
 
-    leave = join
+    def leave(self) -> None:
+        """There is nothing to close."""
 
     def pull(self, index: int) -> None:
         """There is nothing to wait for."""
@@ -47,8 +56,8 @@ class Tape:
 class LiveStream:
     """One open answer of a vendor.
 
-    `on_end(stream)` is a flow that runs once, before the last chunk is handed out, when the stream is complete;
-    `on_loss(stream, error)` a function that is called once if it breaks or is abandoned.
+    `on_end(stream)` is a flow that runs once, when all chunks are there and before any reader is told that it was the
+    last; `on_loss(error)` a function that is called once if the stream breaks or is abandoned.
     """
 
     timing: tuple[float, ...] = ()
@@ -60,92 +69,104 @@ class LiveStream:
         self.chunks: list[bytes] = []
         self.moments: list[float] = []
         self.done = False
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.on_end: Callable[[LiveStream], Flow[None]] | None = None
-        self.on_loss: Callable[[LiveStream, BaseException | None], Flow[None]] | None = None
+        self.on_loss: Callable[[BaseException | None], None] | None = None
         self.loop = asyncio.get_running_loop() if isinstance(source, AsyncIterator) else None
         self._started = time.monotonic()
         self._readers = 0
-        self._lock = threading.Lock()  # guards _readers
+        self._ended = False  # the vendor has said all; what is left is to store it
+        self._lock = threading.RLock()  # guards joining and leaving; a garbage collection inside it may make one leave
         self._turn = threading.Lock()  # held by the thread that pulls
         self._pulling: asyncio.Task[None] | None = None
 
     # ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def join(self) -> None:
+    def join(self) -> bool:
+        """A reader comes. False if the stream broke, or if everybody had left it: there is no whole answer to read."""
         with self._lock:
+            if self.error is not None:
+                return False
             self._readers += 1
+            return True
 
     def _last_one_leaves(self) -> bool:
+        """Whether nobody is left who would want the rest. Nobody can join any more then."""
         with self._lock:
             self._readers -= 1
-            return self._readers == 0 and not self.done
+            if self._readers or self._ended or self.done:
+                return False
+            self._break(ConnectionError("everybody had stopped reading"))
+        self._lose(None)
+        return True
 
     def leave(self) -> None:
         """A reader goes. The last one closes the connection."""
         if not self._last_one_leaves():
             return
         if self.loop is None:
-            self.done = True
             self.reply.close()
-            self._lose(None)
-        elif not self.loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._abandon(), self.loop)
+        elif self.loop.is_running():
+            _send_to(self.loop, self._close())
 
     async def aleave(self) -> None:
         """The same, in a task."""
         if not self._last_one_leaves():
             return
         if self.loop is None:
-            self.done = True
             await asyncio.to_thread(self.reply.close)
-            self._lose(None)
-        else:
-            await self._abandon()
+        elif self.loop is asyncio.get_running_loop():
+            await self._close()
+        elif self.loop.is_running():
+            _send_to(self.loop, self._close())
 
-    async def _abandon(self) -> None:
-        self.done = True
+    async def _close(self) -> None:
         if self._pulling is not None:
             self._pulling.cancel()
+            await asyncio.wait({self._pulling})
         await self.reply.aclose()
-        if self.on_loss is not None:
-            await arun(self.on_loss(self, None))
+
+    def _break(self, error: BaseException) -> None:
+        """There will be no more. Whoever still reads gets `error`, unless it is the puller's own (an interrupt)."""
+        if not isinstance(error, Exception):
+            error = ConnectionError("the call that was reading it was stopped")
+        try:
+            self.error = self.translate(error)
+        except Exception as untranslated:
+            self.error = untranslated
+        self.done = True
 
     def _lose(self, error: BaseException | None) -> None:
-        if self.on_loss is not None:
-            run(self.on_loss(self, error))
+        with self._lock:
+            on_loss, self.on_loss = self.on_loss, None
+        if on_loss is not None:
+            on_loss(error)
 
     # ── pulling: synchronous source ───────────────────────────────────────────────────────────────────────────────
 
     def pull(self, index: int) -> None:
         """Wait until chunk `index` is there, or the stream is over."""
         if self.loop is not None:
-            self._pull_from_afar(index)
+            self._pull_from_afar(self.loop, index)
             return
         with self._turn:
             if index >= len(self.chunks) and not self.done:
                 self._pull_batch()
 
-    def _pull_from_afar(self, index: int) -> None:
-        """A thread follows a stream that belongs to an event loop of another thread."""
-        assert self.loop is not None
-        if in_event_loop() or self.loop.is_closed():
-            self.error = self.error or self.translate(ConnectionError("the stream's event loop is gone"))
-            self.done = True
-            return
-        asyncio.run_coroutine_threadsafe(self.apull(index), self.loop).result()
-
     def _pull_batch(self) -> None:
         try:
-            while not (batch := self._decode(next(self.source, None))) and not self.done:
-                continue
+            batch = self._decode(next(self.source, None))
+            while not batch and not self._ended:
+                batch = self._decode(next(self.source, None))
             self.chunks += batch
-            if self.done and self.on_end is not None:
-                run(self.on_end(self))
+            if self._ended:
+                if self.on_end is not None:
+                    run(self.on_end(self))
+                self.done = True
         except BaseException as error:
             self._break(error)
-            self.reply.close()
             self._lose(error)
+            self.reply.close()
             if not isinstance(error, Exception):
                 raise
 
@@ -156,35 +177,83 @@ class LiveStream:
         if self.loop is None:
             await asyncio.to_thread(self.pull, index)
         elif asyncio.get_running_loop() is not self.loop:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.apull(index), self.loop))
+            await self._apull_from_afar(self.loop, index)
         elif index >= len(self.chunks) and not self.done:
             if self._pulling is None:
                 self._pulling = self.loop.create_task(self._apull_batch())
-            await asyncio.shield(self._pulling)
+            await asyncio.wait({self._pulling})
 
     async def _apull_batch(self) -> None:
         try:
-            while not (batch := self._decode(await anext(self.source, None))) and not self.done:
-                continue
+            batch = self._decode(await anext(self.source, None))
+            while not batch and not self._ended:
+                batch = self._decode(await anext(self.source, None))
             self.chunks += batch
-            if self.done and self.on_end is not None:
-                await arun(self.on_end(self))
+            if self._ended:
+                if self.on_end is not None:
+                    await arun(self.on_end(self))
+                self.done = True
         except BaseException as error:
-            self._break(error)
+            if not self.done:
+                self._break(error)
+            self._lose(error)
             await self.reply.aclose()
-            if self.on_loss is not None:
-                await arun(self.on_loss(self, error))
             if not isinstance(error, Exception):
                 raise
         finally:
             self._pulling = None
+
+    # ── pulling for a thread, or a loop, that is not the stream's ─────────────────────────────────────────────────
+
+    def _pull_from_afar(self, loop: asyncio.AbstractEventLoop, index: int) -> None:
+        if index < len(self.chunks) or self.done:
+            return
+        if in_event_loop():
+            raise self.translate(
+                ConnectionError("a thread that runs an event loop cannot wait for another one's stream")
+            )
+        pulled = self._asked_for(loop, index)
+        while not concurrent.futures.wait({pulled}, timeout=LOOK_EVERY).done:
+            self._insist_on(loop, pulled)
+        self._check_owner(loop)
+
+    async def _apull_from_afar(self, loop: asyncio.AbstractEventLoop, index: int) -> None:
+        if index < len(self.chunks) or self.done:
+            return
+        pulled = self._asked_for(loop, index)
+        here = asyncio.wrap_future(pulled)
+        # Not awaited itself: if its own loop ends, it is cancelled, and that would look like our cancellation.
+        while not (await asyncio.wait({here}, timeout=LOOK_EVERY))[0]:
+            self._insist_on(loop, pulled)
+        self._check_owner(loop)
+
+    def _asked_for(self, loop: asyncio.AbstractEventLoop, index: int) -> concurrent.futures.Future[None]:
+        self._check_owner(loop)
+        pulled = _send_to(loop, self.apull(index))
+        if pulled is None:
+            self._check_owner(loop)
+            raise self.translate(ConnectionError(GONE))
+        return pulled
+
+    def _insist_on(self, loop: asyncio.AbstractEventLoop, pulled: concurrent.futures.Future[None]) -> None:
+        """Give up, for this reader only, on a loop that stands still: it may be run again, or never."""
+        self._check_owner(loop)
+        if not loop.is_running():
+            pulled.cancel()
+            raise self.translate(ConnectionError(GONE))
+
+    def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A stream whose loop is closed is over for everybody."""
+        if loop.is_closed() and not self.done:
+            self._break(ConnectionError(GONE))
+            self._lose(None)
 
     # ── what both do ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _decode(self, data: bytes | None) -> list[bytes]:
         if data is None:
             batch = self.decoder.end()
-            self.done = True
+            self._ended = True
         else:
             batch = self.decoder.feed(data)
         if batch:
@@ -192,9 +261,16 @@ class LiveStream:
             self.moments += [moment] * len(batch)
         return batch
 
-    def _break(self, error: BaseException) -> None:
-        self.error = self.translate(error) if isinstance(error, Exception) else error
-        self.done = True
+
+def _send_to(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
+) -> concurrent.futures.Future[None] | None:
+    """Have `loop` do `work`. None if it is closed."""
+    try:
+        return asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:
+        work.close()
+        return None
 
 
 class Membership:
@@ -203,8 +279,12 @@ class Membership:
     __slots__ = ("_is_in", "stream")
 
     def __init__(self, stream: Tape | LiveStream) -> None:
-        self.stream, self._is_in = stream, True
-        stream.join()
+        self.stream = stream
+        self._is_in = stream.join()
+
+    def __bool__(self) -> bool:
+        """Whether there was a place; else the stream is lost."""
+        return self._is_in
 
     def leave(self) -> None:
         if self._is_in:
@@ -232,7 +312,7 @@ def read(member: Membership) -> Iterator[bytes]:
                 break
             stream.pull(index)
         if stream.error is not None:
-            raise stream.error
+            raise twin_of(stream.error)
     finally:
         member.leave()
 
@@ -250,6 +330,6 @@ async def aread(member: Membership) -> AsyncGenerator[bytes, None]:
                 break
             await stream.apull(index)
         if stream.error is not None:
-            raise stream.error
+            raise twin_of(stream.error)
     finally:
         await member.aleave()

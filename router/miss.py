@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from .shape import check, options_of
 from .vendor import ask_stream, ask_whole, fitted
 
 Params = Mapping[str, Any]
+log = logging.getLogger("rejoinder")
 
 
 _answers: Any = None
@@ -41,7 +44,7 @@ def typed() -> Any:
 class Streamed(NamedTuple):
     """What a flow gives to the front door where a stream was asked for; else it gives the `Completion` itself."""
 
-    stream: Tape | LiveStream
+    member: Membership
     info: Any
 
 
@@ -66,24 +69,31 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
             answers.hit(entry.body, info) if request.endpoint == "chat" else answers.marked(request, entry.body, info)
         )
     chunks = list(entry.chunks) or unfold(entry.body)
-    return Streamed(Tape(chunks, entry.timing if params.get("replay_timing") else ()), info)
+    return Streamed(Membership(Tape(chunks, entry.timing if params.get("replay_timing") else ())), info)
 
 
 def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
     """Nothing is stored: ask the vendor, or share the call of somebody who is asking the same."""
     options = options_of(params)
     cache, key, controls = place
+    started = time.monotonic()
     if not cache.single_flight or controls.alone:
-        return (yield from lead(request, params, options, place, None))
-    deadline = None if options.deadline is None else time.monotonic() + options.deadline
+        return (yield from lead(request, params, options, Landing(place, started=started)))
+    terms = (options.terms, options.drop_params, request.extra_headers)  # headers may hold credentials
+    deadline = None if options.deadline is None else started + options.deadline
     while True:
         flight, leads = cache.flights.join(key)
         if leads:
-            return (yield from lead(request, params, options, place, flight))
+            return (yield from lead(request, params, options, Landing(place, flight, terms=terms, started=started)))
         outcome: Outcome = yield Io(flight.wait, flight.await_, (deadline,))
+        if outcome.kind == "failed" and outcome.terms == terms:
+            raise twin_of(outcome.value)
         found = yield from follow(outcome, request, params, options, place)
         if found is not None:
             return found
+        # Else a flight that went live and was lost is found again, without ever waiting, until its reader has left it:
+        # for ever, if that reader is a task of this loop.
+        cache.flights.leave(flight)
 
 
 def follow(outcome: Outcome, request: Request, params: Params, options: Options, place: Place) -> Flow[Found | None]:
@@ -93,12 +103,10 @@ def follow(outcome: Outcome, request: Request, params: Params, options: Options,
         return serve(outcome.value, "shared", place.cache, place.key, request, params)
     if outcome.kind == "live":
         return (yield from follow_live(outcome.value, request, params, place))
-    if outcome.kind == "failed" and outcome.terms == options.terms:
-        raise twin_of(outcome.value)
     if outcome.kind == "late":
         raise late(request, options)
     if outcome.kind == "alone":
-        return (yield from lead(request, params, options, place, None))
+        return (yield from lead(request, params, options, Landing(place, started=time.monotonic())))
     return None
 
 
@@ -108,11 +116,13 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
 
     info = CacheInfo(True, "shared", place.key, place.cache.type, 0.0)
     if stream.loop is not None and (yield Io(_must_not_wait, _may_wait)):
-        return (yield from lead(request, params, options_of(params), place, None))
-    if request.stream:
-        place.cache.counts["shared"] += stream.error is None
-        return Streamed(stream, info) if stream.error is None else None
+        return (yield from lead(request, params, options_of(params), Landing(place, started=time.monotonic())))
     member = Membership(stream)
+    if not member:
+        return None
+    if request.stream:
+        place.cache.counts["shared"] += 1
+        return Streamed(member, info)
     try:
         while not stream.done:
             yield Io(stream.pull, stream.apull, (len(stream.chunks),))
@@ -120,8 +130,12 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
         member.leave()
     if stream.error is not None:
         return None
+    try:
+        answer = hit(fold(stream.chunks), info)
+    except Exception:
+        return None  # chunks that make no answer; the vendor may be clearer when it is asked for a whole one
     place.cache.counts["shared"] += 1
-    return hit(fold(stream.chunks), info)
+    return answer
 
 
 def _must_not_wait() -> bool:
@@ -132,40 +146,27 @@ async def _may_wait() -> bool:
     return False
 
 
-def lead(request: Request, params: Params, options: Options, place: Place, flight: Flight | None) -> Flow[Found]:
+def lead(request: Request, params: Params, options: Options, landing: Landing) -> Flow[Found]:
     """Answer for all who ask the same. However this ends, the flight and the lease end with it."""
-    cache, key, controls = place
-    token = ""
+    cache, key, _ = landing.place
     try:
-        if flight is not None:
-            waited = yield from wait_for_others(request, params, options, place)
+        if landing.flight is not None:
+            waited = yield from wait_for_others(request, options, landing)
             if isinstance(waited, Entry):
-                cache.flights.land(flight, waited)
+                cache.flights.land(landing.flight, waited)
                 cache.counts["shared"] += 1
                 return serve(waited, "shared", cache, key, request, params)
-            token = waited
-        return (yield from ask(request, options, Landing(place, flight, token, options)))
+            landing = landing._replace(token=waited)
+        return (yield from ask(request, options, landing))
     except BaseException as error:
-        if flight is not None:
-            cache.flights.fail(flight, error, options.terms)
-        if token and isinstance(error, Exception):
-            yield from cache.give_lease(key, token)
-        elif token:
-            yield from _give_lease_while_dying(cache, key, token)
+        landing.lose(error)
         raise
 
 
-def _give_lease_while_dying(cache: Cache, key: str, token: str) -> Flow[None]:
-    """A cancelled task may not await: the lease is given back by a thread of its own."""
-    threading.Thread(target=lambda: run(cache.give_lease(key, token)), daemon=True).start()
-    return
-    yield
-
-
-def wait_for_others(request: Request, params: Params, options: Options, place: Place) -> Flow[Entry | str]:
+def wait_for_others(request: Request, options: Options, landing: Landing) -> Flow[Entry | str]:
     """The lease of this key ("" where there are none), or the answer that another process has stored meanwhile."""
-    cache, key, controls = place
-    pause, started = 0.002, time.monotonic()
+    cache, key, controls = landing.place
+    pause = 0.002
     if not cache.has_leases:
         if controls.may_read:
             entry = yield from cache.read(key, controls)  # between our look-up and our lead, somebody may have landed
@@ -174,18 +175,29 @@ def wait_for_others(request: Request, params: Params, options: Options, place: P
     while True:
         token = yield from cache.take_lease(key)
         if token is not None:
-            entry = (yield from cache.read(key, controls)) if controls.may_read else None
-            if entry is not None and token:
-                yield from cache.give_lease(key, token)
+            try:
+                entry = (yield from cache.read(key, controls)) if controls.may_read else None
+            except BaseException:
+                give_lease_soon(cache, key, token)
+                raise
+            if entry is not None:
+                give_lease_soon(cache, key, token)
             return entry if entry is not None else token
         if not (yield Io(_pause, _apause, (pause,))) or not controls.may_read:
             return ""
-        if options.deadline is not None and time.monotonic() - started > options.deadline:
+        if options.deadline is not None and time.monotonic() - landing.started > options.deadline:
             raise late(request, options)
         entry = yield from cache.read(key, controls)
         if entry is not None:
             return entry
         pause = min(pause * 1.5, 0.05)
+
+
+def give_lease_soon(cache: Cache, key: str, token: str) -> None:
+    """Give a lease back without waiting: a cancelled task may not, and neither may what a garbage collection runs."""
+    if token:
+        with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
+            threading.Thread(target=lambda: run(cache.give_lease(key, token)), daemon=True).start()
 
 
 def _pause(seconds: float) -> bool:
@@ -205,13 +217,14 @@ def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Fou
     """Ask the vendor, with retries; land the answer."""
     from ..core.answers import NOT_CACHED, CacheInfo, reader
 
+    started = time.monotonic() if landing is None else landing.started
     completion = reader(request)
     if request.endpoint == "chat":
         check(request)
     place = deployment(request, options)
     request = fitted(request, options, place)
     if not request.stream:
-        body, answer = yield from ask_whole(request, options, place, completion)
+        body, answer = yield from ask_whole(request, options, place, completion, started)
         if landing is not None:
             yield from landing.land(request, answer, body, None)
             object.__setattr__(
@@ -220,23 +233,30 @@ def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Fou
         return answer
     if landing is not None and not request.stream_options and place.provider.stream_usage:
         request = request._replace(stream_options={"include_usage": True})
-    stream = yield from ask_stream(request, options, place)
+    member = yield from ask_stream(request, options, place, started)
     if landing is not None:
-        let_land(stream, request, landing, completion)
-    return Streamed(stream, NOT_CACHED)
+        yield from let_land(member.stream, request, landing, completion)
+    return Streamed(member, NOT_CACHED)
 
 
-def let_land(stream: LiveStream, request: Request, landing: Landing, completion: Any) -> None:
+def let_land(stream: Any, request: Request, landing: Landing, completion: Any) -> Flow[None]:
     """A stream is stored when it is complete, by whoever reads its end; followers read along from now on."""
 
     def on_end(stream: LiveStream) -> Flow[None]:
-        body = fold(stream.chunks)
-        yield from landing.land(request, completion(body), body, stream)
+        try:
+            body = fold(stream.chunks)
+            answer = completion(body)
+        except Exception as error:  # its readers have every chunk; that these make no answer is not their trouble
+            landing.place.cache.counts["refused"] += 1
+            log.warning("A stream of %s is not stored: its chunks make no answer: %s", request.full_model, error)
+            landing.lose(error)
+        else:
+            yield from landing.land(request, answer, body, stream)
 
-    def on_loss(stream: LiveStream, error: BaseException | None) -> Flow[None]:
-        yield from landing.close(None, error)
-
-    stream.on_end, stream.on_loss = on_end, on_loss
+    if stream.done:  # a vendor that does not stream sent all at once
+        yield from on_end(stream)
+        return
+    stream.on_end, stream.on_loss = on_end, landing.lose
     if landing.flight is not None:
         landing.place.cache.flights.goes_live(landing.flight, stream)
 
@@ -245,9 +265,12 @@ class Landing(NamedTuple):
     """What is to be done with a fresh answer: store it, tell the followers, give the lease back."""
 
     place: Place
-    flight: Flight | None
-    token: str
-    options: Options
+    flight: Flight | None = None
+    token: str = ""
+    """That of the lease, if there is one."""
+    terms: Any = None
+    started: float = 0.0
+    """When the call began (time.monotonic)."""
 
     def land(self, request: Request, answer: Any, body: bytes, stream: LiveStream | None) -> Flow[None]:
         cache, key, controls = self.place
@@ -258,17 +281,17 @@ class Landing(NamedTuple):
             yield from cache.write(key, entry)
         elif controls.may_store:
             cache.counts["refused"] += 1
-        yield from self.close(entry)
-
-    def close(self, entry: Entry | None, error: BaseException | None = None) -> Flow[None]:
-        cache, key, _ = self.place
         if self.flight is not None:
-            if entry is not None:
-                cache.flights.land(self.flight, entry)
-            else:
-                cache.flights.fail(self.flight, error or asyncio.CancelledError(), self.options.terms)
+            cache.flights.land(self.flight, entry)
         if self.token:
             yield from cache.give_lease(key, self.token)
+
+    def lose(self, error: BaseException | None) -> None:
+        """There is no answer; None: because nobody wanted to read it."""
+        cache, key, _ = self.place
+        if self.flight is not None:
+            cache.flights.fail(self.flight, error or asyncio.CancelledError(), self.terms)
+        give_lease_soon(cache, key, self.token)
 
 
 def is_worth_storing(answer: Any) -> bool:

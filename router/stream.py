@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..core.shape import Misshapen
-from .live import LiveStream, Membership, Tape, aread, read
+from .live import Membership, aread, read
 
 if TYPE_CHECKING:
     from ..core.answers import CacheInfo, Chunk
 
 
 class _Stream:
-    def __init__(self, source: Tape | LiveStream, info: CacheInfo) -> None:
-        self.source, self.cache_info = source, info
+    def __init__(self, info: CacheInfo) -> None:
+        self.cache_info = info
 
     @property
     def cache(self) -> bool:
@@ -29,11 +29,11 @@ class _Stream:
 class Stream(_Stream):
     """An answer in pieces. Iterate once; leave early as you like: dropping it, or `close()`, closes the connection."""
 
-    def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool = False) -> None:
-        super().__init__(source, info)
+    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False) -> None:
+        super().__init__(info)
         # Not a method: a generator that held this object could only be freed by the cycle collector, and a stream
         # that is dropped half-way must close its connection at once.
-        self._chunks = _chunks(Membership(source), wants_usage)
+        self._chunks = _chunks(member, wants_usage)
 
     def __iter__(self) -> Iterator[Chunk]:
         return self._chunks
@@ -57,9 +57,9 @@ class Stream(_Stream):
 class AsyncStream(_Stream):
     """An answer in pieces, for a task. Iterate once; leave early as you like."""
 
-    def __init__(self, source: Tape | LiveStream, info: CacheInfo, wants_usage: bool = False) -> None:
-        super().__init__(source, info)
-        self._chunks = _achunks(Membership(source), wants_usage)
+    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False) -> None:
+        super().__init__(info)
+        self._chunks = _achunks(member, wants_usage)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self._chunks

@@ -11,7 +11,7 @@ from ..core.flow import Flow, Io
 from ..core.types import Attempt, Options, Request
 from ..providers.deployment import Deployment
 from .faults import invalid, status_error, translated
-from .live import LiveStream
+from .live import LiveStream, Membership
 from .retry import Attempts
 from .shape import without
 
@@ -36,10 +36,12 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     )
 
 
-def ask_whole(request: Request, options: Options, place: Deployment, completion: Any) -> Flow[tuple[bytes, Any]]:
+def ask_whole(
+    request: Request, options: Options, place: Deployment, completion: Any, started: float
+) -> Flow[tuple[bytes, Any]]:
     """A whole answer: its OpenAI-shaped JSON, and the same typed."""
     call = place.codec.encode(request, place.provider)
-    tries = Tries(request, options, place)
+    tries = Tries(request, options, place, started)
     while True:
         try:
             reply = yield Io(place.wire.send, place.wire.asend, (call, request, tries.options))
@@ -52,10 +54,10 @@ def ask_whole(request: Request, options: Options, place: Deployment, completion:
         yield Io(time.sleep, asyncio.sleep, (pause,))
 
 
-def ask_stream(request: Request, options: Options, place: Deployment) -> Flow[LiveStream]:
-    """A stream whose first chunk is there, so that an error at its beginning is tried again like any other."""
+def ask_stream(request: Request, options: Options, place: Deployment, started: float) -> Flow[Membership]:
+    """The first place at a stream whose first chunk is there: an error at its beginning is tried again like others."""
     call = place.codec.encode(request, place.provider)
-    tries = Tries(request, options, place)
+    tries = Tries(request, options, place, started)
     while True:
         try:
             reply = yield Io(place.wire.open, place.wire.aopen, (call, request, tries.options))
@@ -66,10 +68,15 @@ def ask_stream(request: Request, options: Options, place: Deployment) -> Flow[Li
             stream = LiveStream(
                 reply, place.codec.decoder(request), source, lambda error: translated(error, request, place)
             )
-            yield Io(stream.pull, stream.apull, (0,))
+            member = Membership(stream)
+            try:
+                yield Io(stream.pull, stream.apull, (0,))
+            except BaseException:
+                member.leave()
+                raise
             if stream.error is not None:
                 raise stream.error
-            return stream
+            return member
         except Exception as error:
             pause = tries.pause_after(translated(error, request, place))
         yield Io(time.sleep, asyncio.sleep, (pause,))
@@ -86,8 +93,8 @@ async def _abatches(reply: Any) -> Any:
 class Tries:
     """The attempts of one call at one deployment, and what became of each."""
 
-    def __init__(self, request: Request, options: Options, place: Deployment) -> None:
-        self.started = self._since = time.monotonic()
+    def __init__(self, request: Request, options: Options, place: Deployment, started: float) -> None:
+        self.started = self._since = started
         self.place, self.request, self._whole = place, request, options
         self.attempts = Attempts(options, self.started)
         self.made: tuple[Attempt, ...] = ()

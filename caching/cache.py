@@ -164,8 +164,8 @@ class Cache:
 
     def key_of(self, request: Request, controls: Controls) -> str:
         """The default key of a request: 64 hexadecimal digits."""
-        seed = self.cache_seed if controls.sample is None else f"{self.cache_seed}#{controls.sample}"
-        return request_key(request, seed, epoch.get() if controls.per_epoch else None, controls.scopes)
+        round_ = epoch.get() if controls.per_epoch else None
+        return request_key(request, self.cache_seed, round_, controls.scopes, controls.sample)
 
     def entry_key(
         self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from ..core.forms import NotJSON, fault, number, plain, text_keys
+from ..core.forms import NotJSON as NotJSON
+from ..core.forms import fault, number, plain, text_keys
 from ..core.types import Request
 
 KEY_VERSION = 1
@@ -136,7 +137,6 @@ def _located(request: Request, scopes: Any, error: Exception) -> NotJSON:
         "messages": request.messages,
         **request.parameters,
         "extra_body": request.extra_body,
-        "extra_headers": request.extra_headers,
         "api_version": request.api_version,
         "scopes": scopes,
     }
@@ -171,9 +171,6 @@ def _with_text_keys(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_with_text_keys(item) for item in value]
     return value
-
-
-# ── canonical values: the value itself where it already is canonical, else a changed copy ──────────────────────────────
 
 
 def canonical(value: Any) -> Any:
@@ -223,9 +220,6 @@ def _canonical_float(value: float) -> float | int:
     return number(value)
 
 
-# ── the parts of a request ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def canonical_messages(messages: Sequence[Any]) -> Sequence[Any]:
     """Messages without prompt-cache marks, on themselves or on their parts."""
     for message in messages:  # most conversations are plain text, and are canonical as they are
@@ -271,14 +265,17 @@ def canonical_parameters(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def canonical_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Headers that may change the answer, names in lower case. Of two names that differ in case the last counts, as sent."""
+    """Headers that may change the answer, names in lower case. Of two that differ in case the last counts, as sent."""
     if not isinstance(headers, Mapping):
         raise NotJSON(f"extra_headers={headers!r} must be a dict, not {type(headers).__name__}.")
     kept = {}
     for name, value in headers.items():
-        lower = _header_text(name).lower()
+        lower = str(_header_text(name)).lower()
         if lower not in NOT_IN_KEY_HEADERS:
-            kept[lower] = canonical(_header_text(value))
+            try:
+                kept[lower] = canonical(_header_text(value))
+            except NotJSON as error:
+                raise NotJSON(f"extra_headers[{name!r}]: {error}.") from None
     return kept or None
 
 
@@ -287,21 +284,42 @@ def _header_text(value: Any) -> Any:
 
 
 def component_digests(request: Request) -> dict[str, Any]:
-    """A short digest of each part of a request, kept beside its entry so that a later miss can be explained."""
+    """A short digest of each part of a request, kept beside its entry so that a later miss can be explained.
 
-    def digests(values: Mapping[str, Any] | None) -> dict[str, str]:
-        return {str(name): digest(value) for name, value in (values or {}).items()}
-
-    def digest(value: Any) -> str:
-        return hashlib.sha256(encode(canonical(value))).hexdigest()[:16]
-
+    Never raises: a caller's own key function may accept what has no canonical form. Its digest is empty.
+    """
     return {
         "endpoint": request.endpoint,
         "model": request.full_model,
-        "api_base": digest(request.api_base),
+        "api_base": _digest(request.api_base),
         "api_version": request.api_version,
-        "messages": [digest(message) for message in canonical_messages(request.messages)],
-        "parameters": digests(canonical_parameters(request.parameters)),
-        "extra_body": digests(request.extra_body),
-        "extra_headers": digests(canonical_headers(request.extra_headers) if request.extra_headers else None),
+        "messages": [_digest(message, is_marked=True) for message in request.messages],
+        "parameters": _digests(request.parameters, NOT_IN_KEY_PARAMETERS),
+        "extra_body": _digests(request.extra_body),
+        "extra_headers": _digests(_kept(request.extra_headers)),
     }
+
+
+def _kept(headers: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    try:
+        return canonical_headers(headers) if headers else None
+    except NotJSON:
+        return None
+
+
+def _digests(values: Mapping[str, Any] | None, left_out: frozenset[str] = frozenset()) -> dict[str, str]:
+    return {
+        str(name): _digest(value, is_marked=name == "tools")
+        for name, value in (values or {}).items()
+        if name not in left_out
+    }
+
+
+def _digest(value: Any, *, is_marked: bool = False) -> str:
+    try:
+        value = canonical(value)
+        if is_marked:
+            value = [unmarked(item) for item in value] if type(value) is list else unmarked(value)
+        return hashlib.sha256(encode(value)).hexdigest()[:16]
+    except (NotJSON, RecursionError):
+        return ""

@@ -22,6 +22,8 @@ class Call(NamedTuple):
     body: bytes
     headers: Mapping[str, str] = {}
     """Beyond those of the deployment."""
+    url: str | None = None
+    """Where to send it, if that differs from call to call (it names the model, say); else it is the template's URL."""
 
 
 class Failure(NamedTuple):
@@ -34,6 +36,8 @@ class Failure(NamedTuple):
     """"context_window" or "content_policy" where the vendor says so; else the HTTP status decides."""
     status: int | None = None
     """The HTTP status that an error inside a 200 answer or a stream stands for."""
+    retry_after: float | None = None
+    """Seconds that the vendor asks to wait, if it says so in the body."""
 
 
 class ProviderFault(Exception):
@@ -140,6 +144,8 @@ class Provider:
     """Parameters that it knows by another name."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that it wants on each call."""
+    credential: Callable[[], str] | None = None
+    """Gives a short-lived key for each call, where the caller gives none."""
     stream_usage: bool = True
     """True if it takes `stream_options={"include_usage": true}`."""
     fix: Callable[[dict[str, Any]], dict[str, Any]] | None = None

@@ -74,6 +74,8 @@ def api_key(provider: Provider, options: Options, request: Request) -> str | Non
     for name in provider.key_env:
         if os.environ.get(name):
             return os.environ[name]
+    if provider.credential is not None:
+        return provider.credential()
     if not request.api_base:
         from ..core.api_errors import invalid
 

@@ -115,7 +115,8 @@ class HttpWire:
             headers = httpx2.Headers(headers)
             headers.update(request.extra_headers)
         extensions = {"timeout": timeout_of(options).as_dict()}
-        return httpx2.Request("POST", self.url, headers=headers, content=call.body, extensions=extensions)
+        url = self.url if call.url is None else call.url
+        return httpx2.Request("POST", url, headers=headers, content=call.body, extensions=extensions)
 
     def send(self, call: Call, request: Request, options: Options) -> Reply:
         try:

@@ -38,6 +38,8 @@ def failure_error(
     sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
     response = httpx2.Response(status, headers=kept, content=body, request=sent)
     wait = retry_after(headers)
+    if wait is None:
+        wait = failure.retry_after
     asked = f"; retry after {wait:g} s" if wait is not None else ""
     error = kind(
         f"{place.name!r} answered {status}{asked}: {scrubbed(failure.message, place).rstrip('.')}.",

@@ -73,7 +73,7 @@ class Cache:
     >>> rejoinder.cache = rejoinder.Cache(type="redis", host="localhost", port=6379)  # doctest: +SKIP
 
     `type` is "local" (this process's memory), "disk" (one SQLite file) or "redis"; or give `store=` an object of your
-    own. `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer
+    own. Layers are `Cache([first, second])`, or `next_cache=`: a hit in the second fills the first, a miss fills both. `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer
     still serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails. `namespace` is a hard partition. `mode` is
     "default_on" or "default_off" (only calls with `caching=True` or `cache=…` use it), or one of the modes of
     `policy.MODES`. `budget` is how long a failing store may delay a call, in seconds. `on_key_error` is "raise", or
@@ -82,7 +82,7 @@ class Cache:
 
     def __init__(
         self,
-        type: str = "local",
+        type: str | Sequence[Cache | Store] = "local",
         host: str | None = None,
         port: int | str | None = None,
         password: str | None = None,
@@ -95,6 +95,7 @@ class Cache:
         max_entries: int | None = None,
         max_bytes: int | None = None,
         store: Store | None = None,
+        next_cache: Cache | Store | None = None,
         ttl: str | float | None = None,
         namespace: str | None = None,
         cache_seed: object = None,
@@ -125,7 +126,8 @@ class Cache:
             **store_options,
         }
         # A tenth of the budget is for what surrounds the store's own waiting.
-        self.store = store if store is not None else make_store(type, given, budget * 0.9)
+        made = store if store is not None else make_store(type, given, budget * 0.9)
+        self.store = made if next_cache is None else layered([made, next_cache], [seconds(ttl), None])
         self.type = self.store.name
         self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
         self.namespace, self.cache_seed = _namespace(namespace), cache_seed
@@ -368,6 +370,7 @@ class Cache:
             "reading": "open" if self._reading.is_open else "closed",
             "writing": "open" if self._writing.is_open else "closed",
             "last_error": self._last_error,
+            **({"layers": self.store.state()} if hasattr(self.store, "state") else {}),
         }
 
     # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -489,8 +492,23 @@ def _call_types(given: Sequence[str] | None) -> frozenset[str]:
     return frozenset(CALL_TYPES if given is None else given)
 
 
-def make_store(type: str, given: Mapping[str, Any], budget: float) -> Store:
+def layered(layers: Sequence[Any], ttls: Sequence[float | None] | None = None) -> Store:
+    """Caches or stores as one store; each cache's own TTL bounds its layer, unless `ttls` says otherwise."""
+    from .stores.layers import LayeredStore
+
+    for layer in layers:
+        if not isinstance(layer, (Cache, Store)):
+            raise WrongType(f"A layer must be a Cache or a Store, not {layer!r}.")
+    stores = [layer.store if isinstance(layer, Cache) else layer for layer in layers]
+    if ttls is None:
+        ttls = [layer.ttl if isinstance(layer, Cache) else None for layer in layers]
+    return LayeredStore(stores, ttls)
+
+
+def make_store(type: str | Sequence[Any], given: Mapping[str, Any], budget: float) -> Store:
     """The store that `Cache(type=…)` asks for, its module loaded now. Raises `ConfigurationError`."""
+    if isinstance(type, (list, tuple)):
+        return layered(type)
     name = TYPES.get(type) if isinstance(type, str) else None
     if name is None:
         raise ConfigurationError(f"Cache(type={type!r}): there are {', '.join(TYPES)}.{suggestion(str(type), TYPES)}")

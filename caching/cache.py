@@ -62,6 +62,27 @@ COUNTERS = (
 ambient: contextvars.ContextVar[tuple[Cache, ...]] = contextvars.ContextVar("rejoinder_cache", default=())
 """The caches of the `with Cache…` blocks around this point, the innermost last."""
 
+_blocks: list[tuple[Cache, weakref.WeakSet[threading.Thread]]] = []
+"""The open blocks of the process, each with the threads that ran when it was opened."""
+
+
+def innermost() -> Cache | None:
+    """The cache of the innermost `with` block around this call.
+
+    Tasks inherit it with their context. A thread has a context of its own, so that one started inside a block would not
+    know of it: a thread that was not there when a block was opened counts as started inside.
+    """
+    around = ambient.get()
+    if around:
+        return around[-1]
+    if _blocks:
+        me = threading.current_thread()
+        for cache, before in reversed(_blocks):
+            if me not in before:
+                return cache
+    return None
+
+
 epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("rejoinder_epoch", default=None)
 """The n-th round of an experiment; in the key unless the policy says `per_epoch=False`."""
 
@@ -440,12 +461,17 @@ class Cache:
 
     def __enter__(self) -> Cache:
         ambient.set((*ambient.get(), self))
+        _blocks.append((self, weakref.WeakSet(threading.enumerate())))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ambient.set(ambient.get()[:-1])
+        for index in reversed(range(len(_blocks))):
+            if _blocks[index][0] is self:
+                del _blocks[index]
+                break
 
     async def __aenter__(self) -> Cache:
         return self.__enter__()

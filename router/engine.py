@@ -14,7 +14,7 @@ import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from ..caching.cache import Cache, ambient
+from ..caching.cache import Cache, innermost
 from ..caching.keys import NotJSON
 from ..caching.policy import CachePolicy
 from ..core import settings
@@ -147,8 +147,7 @@ def cache_for(params: Params, call_type: str) -> Cache | None:
     if isinstance(given, Cache):
         cache = given
     elif given is None or given is True or isinstance(given, (CachePolicy, Mapping)):
-        around = ambient.get()
-        cache = around[-1] if around else settings.cache
+        cache = innermost() or settings.cache
     else:
         raise WrongType(
             f"cache={given!r} must be a Cache, a CachePolicy, True, False or a dict, not {type(given).__name__}."

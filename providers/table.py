@@ -15,6 +15,13 @@ from ..core.errors import UnknownProvider, suggestion
 from .base import Codec, Provider
 from .fixes import COMMON, STRAY_USAGE
 
+
+def _google_token() -> str:
+    from .vertex import access_token
+
+    return access_token()
+
+
 ROWS = (
     # OpenAI. The fix is for the servers that callers reach under this name with an `api_base` of their own.
     Provider(
@@ -32,6 +39,22 @@ ROWS = (
         key_env=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
         base_env=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
         docs="https://docs.anthropic.com/en/api/messages",  # 2026-11
+    ),
+    Provider(
+        "gemini",
+        "https://generativelanguage.googleapis.com/v1beta",
+        codec="gemini",
+        key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        base_env=("GEMINI_API_BASE", "GOOGLE_GEMINI_BASE_URL"),
+        docs="https://ai.google.dev/api/generate-content",  # 2026-11
+    ),
+    Provider(
+        "vertex_ai",
+        "https://aiplatform.googleapis.com/v1beta1",
+        codec="vertex_ai",
+        base_env=("VERTEXAI_API_BASE", "GOOGLE_VERTEX_BASE_URL"),
+        credential=_google_token,
+        docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11
     ),
     # Any server that speaks the protocol; the caller says where.
     Provider(
@@ -556,12 +579,17 @@ OTHER_NAMES = {
     "workers_ai": "cloudflare",
     "x_ai": "xai",
     "custom_openai": "openai_compatible",
+    "google": "gemini",
+    "google_vertex": "vertex_ai",
+    "vertex": "vertex_ai",
+    "vertex_ai_beta": "vertex_ai",
 }
 """Names under which users of other libraries know a provider."""
 
 BARE_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:gpt-"), "openai"),
     (("claude-",), "anthropic"),
+    (("gemini-",), "gemini"),
     (("deepseek-chat", "deepseek-reasoner", "deepseek-v"), "deepseek"),
     (("grok-",), "xai"),
     (("mistral-", "ministral-", "magistral-", "codestral-", "devstral-", "pixtral-", "open-mistral-"), "mistral"),
@@ -607,7 +635,24 @@ def _anthropic() -> Codec:
     return AnthropicCodec()
 
 
-CODECS: dict[tuple[str, str], Callable[[], Codec]] = {("openai", "chat"): _openai, ("anthropic", "chat"): _anthropic}
+def _gemini() -> Codec:
+    from .gemini import GeminiCodec
+
+    return GeminiCodec()
+
+
+def _vertex() -> Codec:
+    from .vertex import VertexCodec
+
+    return VertexCodec()
+
+
+CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
+    ("openai", "chat"): _openai,
+    ("anthropic", "chat"): _anthropic,
+    ("gemini", "chat"): _gemini,
+    ("vertex_ai", "chat"): _vertex,
+}
 """One per protocol and endpoint; each loads its module when it is first used."""
 
 

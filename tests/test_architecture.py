@@ -143,7 +143,7 @@ def test_imports_inside_the_package_are_relative() -> None:
 def test_packages_are_imported_at_the_head_of_few_files_only() -> None:
     heads = [found for found in imports() if found.at_head and is_third_party(found)]
     wrong = [f"{found}" for found in heads if found.package not in EVERYWHERE | FIRST_USE.get(found.file, set())]
-    assert not wrong, "import it inside the function that needs it"
+    assert not wrong, "import it inside the function that needs it; FIRST_USE is for whole files that are imported so"
 
 
 def test_allowances_are_used() -> None:

@@ -148,6 +148,8 @@ class Provider:
     """Gives a short-lived key for each call, where the caller gives none."""
     stream_usage: bool = True
     """True if it takes `stream_options={"include_usage": true}`."""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Paths of endpoints that are elsewhere than the protocol has them; "" for one that it lacks."""
     fix: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """Mends an answer or chunk (already parsed) where the vendor leaves the protocol."""
     docs: str = ""

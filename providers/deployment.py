@@ -29,7 +29,7 @@ def deployment(request: Request, options: Options) -> Deployment:
     """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where it cannot go anywhere."""
     provider = table.PROVIDERS[request.provider]
     codec = table.codec(provider.codec, request.endpoint)
-    if codec is None:
+    if codec is None or provider.endpoints.get(request.endpoint) == "":
         from ..core.api_errors import invalid
 
         message = f"{provider.name!r} has no endpoint {request.endpoint!r}."

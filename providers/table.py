@@ -22,6 +22,23 @@ def _google_token() -> str:
     return access_token()
 
 
+ENDPOINTS = (
+    *("embedding", "text_completion", "responses", "image_generation", "transcription", "translation"),
+    *("speech", "moderation", "rerank"),
+)
+"""What can be called beside chat."""
+
+
+def _only(*names: str) -> dict[str, str]:
+    """The `endpoints` of a row that has these and no others."""
+    return {name: "" for name in ("chat", *ENDPOINTS) if name not in names}
+
+
+def _lacks(*names: str) -> dict[str, str]:
+    """The `endpoints` of a row that has not these."""
+    return dict.fromkeys(names, "")
+
+
 ROWS = (
     # OpenAI. The fix is for the servers that callers reach under this name with an `api_base` of their own.
     Provider(
@@ -29,6 +46,7 @@ ROWS = (
         "https://api.openai.com/v1",
         key_env=("OPENAI_API_KEY",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        endpoints=_lacks("rerank"),
         fix=STRAY_USAGE,
         docs="https://platform.openai.com/docs/api-reference/chat",  # 2026-11
     ),
@@ -187,6 +205,7 @@ ROWS = (
             {"reasoning_format", "include_reasoning", "search_settings", "documents", "citation_options"}
             | {"compound_custom", "disable_tool_validation", "exclude_domains", "include_domains"}
         ),
+        endpoints=_lacks("embedding", "text_completion", "image_generation", "moderation", "rerank"),
         fix=STRAY_USAGE,
         docs="https://console.groq.com/docs/api-reference",
     ),
@@ -197,6 +216,10 @@ ROWS = (
         base_env=("DEEPSEEK_API_BASE", "DEEPSEEK_BASE_URL"),
         renamed={"max_completion_tokens": "max_tokens"},
         extra=frozenset({"thinking", "user_id"}),
+        endpoints={
+            **_lacks("embedding", "image_generation", "transcription", "translation", "speech", "moderation", "rerank"),
+            "text_completion": "/beta/completions",
+        },
         fix=COMMON,
         docs="https://api-docs.deepseek.com/api/create-chat-completion",  # 2026-11
     ),
@@ -228,9 +251,10 @@ ROWS = (
             {"audio", "function_call", "functions", "logit_bias", "modalities", "moderation", "service_tier", "store"}
             | {"prompt_cache_options", "prompt_cache_retention", "user", "verbosity", "web_search_options"}
         ),
-        renamed={"seed": "random_seed", "max_completion_tokens": "max_tokens"},
+        renamed={"seed": "random_seed", "max_completion_tokens": "max_tokens", "dimensions": "output_dimension"},
         extra=frozenset({"random_seed", "safe_prompt", "prompt_mode", "guardrails", "document_image_limit"}),
         stream_usage=False,
+        endpoints=_lacks("text_completion", "responses", "image_generation", "translation", "rerank"),
         fix=COMMON,
         docs="https://docs.mistral.ai/api/endpoint/chat",  # 2026-11; logprobs as recorded
     ),
@@ -241,6 +265,7 @@ ROWS = (
         base_env=("XAI_API_BASE", "XAI_BASE_URL"),
         refused=frozenset({"audio", "function_call", "functions", "modalities", "prediction", "store", "verbosity"}),
         extra=frozenset({"search_parameters", "deferred"}),
+        endpoints=_lacks("transcription", "translation", "speech", "moderation", "rerank"),
         fix=COMMON,
         # 2026-11, by recorded traffic: `completion_tokens` does not count the reasoning tokens, `total_tokens` does
         docs="https://docs.x.ai/docs/api-reference",
@@ -262,6 +287,7 @@ ROWS = (
         base_env=("PERPLEXITY_API_BASE",),
         open_ended=True,
         stream_usage=False,
+        endpoints=_only("chat", "embedding", "responses"),
         fix=COMMON,
         docs="https://docs.perplexity.ai/api-reference/sonar-post",
     ),
@@ -273,6 +299,7 @@ ROWS = (
         base_env=("CEREBRAS_API_BASE",),
         refused=frozenset({"frequency_penalty", "logit_bias", "presence_penalty"}),
         extra=frozenset({"clear_thinking", "disable_reasoning", "reasoning_format", "min_tokens"}),
+        endpoints=_only("chat", "text_completion"),
         fix=COMMON,
         docs="https://inference-docs.cerebras.ai/api-reference/chat-completions",
     ),
@@ -555,6 +582,26 @@ ROWS = (
         fix=COMMON,
         docs="https://docs.inference.net",  # 2026-11, by models.dev's row
     ),
+    # Vectors and rerank only. Voyage has words of its own for both (recorded), and answers reranks under `data`.
+    Provider(
+        "voyage",
+        "https://api.voyageai.com/v1",
+        key_env=("VOYAGE_API_KEY",),
+        base_env=("VOYAGE_API_BASE",),
+        open_ended=True,
+        renamed={"top_n": "top_k", "dimensions": "output_dimension"},
+        endpoints=_only("embedding", "rerank"),
+        docs="https://docs.voyageai.com/reference/reranker-api",  # not re-read; paths and names as recorded
+    ),
+    Provider(
+        "jina_ai",
+        "https://api.jina.ai/v1",
+        key_env=("JINA_API_KEY", "JINA_AI_API_KEY"),
+        base_env=("JINA_AI_API_BASE",),
+        open_ended=True,
+        endpoints=_only("embedding", "rerank"),
+        docs="https://api.jina.ai/redoc",  # not re-read: paths as other clients have them
+    ),
 )
 PROVIDERS: dict[str, Provider] = {row.name: row for row in ROWS}
 
@@ -588,12 +635,16 @@ OTHER_NAMES = {
 
 BARE_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "ft:gpt-"), "openai"),
+    (("text-embedding-3", "text-embedding-ada", "whisper-", "tts-", "dall-e-", "davinci-", "babbage-"), "openai"),
+    (("omni-moderation-", "text-moderation-"), "openai"),
     (("claude-",), "anthropic"),
     (("gemini-",), "gemini"),
     (("deepseek-chat", "deepseek-reasoner", "deepseek-v"), "deepseek"),
     (("grok-",), "xai"),
     (("mistral-", "ministral-", "magistral-", "codestral-", "devstral-", "pixtral-", "open-mistral-"), "mistral"),
     (("sonar",), "perplexity"),
+    (("voyage-",), "voyage"),
+    (("jina-",), "jina_ai"),
 )
 """How well-known model names begin, and whose they are."""
 
@@ -647,11 +698,21 @@ def _vertex() -> Codec:
     return VertexCodec()
 
 
+def _endpoint(name: str) -> Callable[[], Codec]:
+    def make() -> Codec:
+        from . import openai_endpoints
+
+        return openai_endpoints.codec(name)
+
+    return make
+
+
 CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("openai", "chat"): _openai,
     ("anthropic", "chat"): _anthropic,
     ("gemini", "chat"): _gemini,
     ("vertex_ai", "chat"): _vertex,
+    **{("openai", name): _endpoint(name) for name in ENDPOINTS},
 }
 """One per protocol and endpoint; each loads its module when it is first used."""
 

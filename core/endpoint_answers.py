@@ -1,0 +1,327 @@
+"""What callers of the endpoints beside chat get: openai's own types, which also read as mappings.
+
+Loaded on first use, when such an answer is first made. Embeddings and completions, which come in numbers, are validated;
+the others are built as the openai package itself builds them, which takes what a vendor adds or leaves out as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, get_args
+
+import httpx2
+import openai
+import orjson
+from openai.types import CompletionChoice, CreateEmbeddingResponse, Embedding, ImagesResponse, ModerationCreateResponse
+from openai.types import Completion as OpenAITextCompletion
+from openai.types.audio import Transcription as OpenAITranscription
+from openai.types.audio import TranscriptionDiarizedSegment, TranscriptionSegment, TranscriptionWord
+from openai.types.audio import Translation as OpenAITranslation
+from openai.types.create_embedding_response import Usage as OpenAIEmbeddingUsage
+from openai.types.responses import Response as OpenAIResponse
+from openai.types.responses import ResponseStreamEvent
+from pydantic import ValidationError
+
+from .answers import NOT_CACHED, CacheInfo, Mapped, Usage
+from .shape import Misshapen, parsed
+
+Json = dict[str, Any]
+
+LINK_LIFETIME = 50 * 60.0
+"""Seconds for which a link to a generated image is kept: the vendor's own dies after an hour.
+
+https://platform.openai.com/docs/api-reference/images/object
+"""
+
+
+class BatchInfo(NamedTuple):
+    """Where the items of one `embedding` call come from; the first five fields are those of a `CacheInfo`."""
+
+    hit: bool
+    """True if no item was asked for."""
+    kind: str
+    """"exact" (all stored), "shared" (another caller's call under way answered some, none was asked), "partial", "none"."""
+    key: str | None
+    """The key of the first item."""
+    store: str | None
+    age: float | None
+    """Seconds since the oldest of the stored items was first given."""
+    items: int
+    """How many different items there are."""
+    hits: int
+    """How many of them were not asked for."""
+    paid_tokens: int
+    """What the vendor counted for those that were."""
+
+
+class Answer(Mapped):
+    """What all answers have: marks of where they come from, and equality of what the vendor said."""
+
+    __slots__ = ()
+
+    @property
+    def cache_info(self) -> CacheInfo | BatchInfo:
+        """Where this answer comes from: the kind of hit, its key, store and age."""
+        return getattr(self, "_cache_info", NOT_CACHED)
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether the cache may keep this answer."""
+        return True
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds after which this answer is of no use any more; None: never."""
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, openai.BaseModel):
+            return NotImplemented
+        return self.model_dump(exclude={"cache"}) == other.model_dump(exclude={"cache"})  # type: ignore[attr-defined,no-any-return]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys())
+
+
+class EmbeddingItem(Mapped, Embedding):
+    """One vector: numbers, or text where `encoding_format="base64"` was asked for."""
+
+    embedding: list[float] | str  # type: ignore[assignment]
+    index: int = 0
+    object: str = "embedding"  # type: ignore[assignment]
+
+
+class EmbeddingUsage(Mapped, OpenAIEmbeddingUsage):
+    """Tokens of all items, stored ones too; `cache_info.paid_tokens` says how many this call paid for."""
+
+
+class Embeddings(Answer, CreateEmbeddingResponse):
+    """Vectors, in the order of the inputs."""
+
+    __slots__ = ("_cache_info",)
+
+    data: list[EmbeddingItem]  # type: ignore[assignment]
+    model: str = ""
+    object: str = "list"  # type: ignore[assignment]
+    usage: EmbeddingUsage
+    cache: bool = False
+    """True if no item was asked for by this call."""
+
+
+class TextChoice(Mapped, CompletionChoice):
+    finish_reason: str | None = None  # type: ignore[assignment]
+    index: int = 0
+
+
+class TextCompletion(Answer, OpenAITextCompletion):
+    """An answer, or a piece of one, of the older completions endpoint."""
+
+    __slots__ = ("_cache_info",)
+
+    choices: list[TextChoice]  # type: ignore[assignment]
+    usage: Usage | None = None
+    cache: bool = False
+
+
+class Response(Answer, OpenAIResponse):
+    """An answer of the Responses API."""
+
+    __slots__ = ("_cache_info",)
+
+    cache: bool = False
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Only a completed answer that refuses nothing and calls tools with whole arguments."""
+        return self.status in (None, "completed") and all(map(_is_sound, self.output or ()))
+
+
+class Images(Answer, ImagesResponse):
+    __slots__ = ("_cache_info",)
+
+    cache: bool = False
+
+    @property
+    def lifetime(self) -> float | None:
+        """Links to images die; the images themselves do not."""
+        return LINK_LIFETIME if any(image.url and not image.b64_json for image in self.data or ()) else None
+
+
+class Transcription(Answer, OpenAITranscription):
+    """What was said, in whichever `response_format`: those with times have `segments`, `words`, `duration`."""
+
+    __slots__ = ("_cache_info",)
+
+    task: str | None = None
+    language: str | None = None
+    duration: float | None = None
+    segments: list[TranscriptionSegment | TranscriptionDiarizedSegment] | None = None
+    words: list[TranscriptionWord] | None = None
+    cache: bool = False
+
+
+class Translation(Answer, OpenAITranslation):
+    """What was said, in English."""
+
+    __slots__ = ("_cache_info",)
+
+    task: str | None = None
+    language: str | None = None
+    duration: float | None = None
+    segments: list[TranscriptionSegment] | None = None
+    cache: bool = False
+
+
+class Moderation(Answer, ModerationCreateResponse):
+    __slots__ = ("_cache_info",)
+
+    cache: bool = False
+
+
+class RankedDocument(Mapped, openai.BaseModel):
+    index: int
+    """Its place among the documents that were given."""
+    relevance_score: float
+    document: Any = None
+    """The document itself, where `return_documents=True` was asked for."""
+
+
+class Ranking(Answer, openai.BaseModel):
+    """Documents by relevance, the most relevant first: Cohere's shape, which the others follow."""
+
+    __slots__ = ("_cache_info",)
+
+    id: str | None = None
+    model: str | None = None
+    results: list[RankedDocument] = []
+    usage: Any = None
+    meta: Any = None
+    cache: bool = False
+
+
+class Speech(openai.HttpxBinaryResponseContent):
+    """Spoken text: `content`, `read()`, `iter_bytes()` and `write_to_file(path)` as the openai package has them."""
+
+    cache: bool = False
+    may_be_kept, lifetime = True, None
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(httpx2.Response(200, content=data))
+
+    cache_info = Answer.cache_info
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, openai.HttpxBinaryResponseContent):
+            return NotImplemented
+        return self.content == other.content
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Speech of {len(self.content)} bytes, cache={self.cache}>"
+
+
+class OtherEvent(Mapped, openai.BaseModel):
+    """An event of a kind that the openai package does not know."""
+
+    type: str
+
+
+def _is_sound(item: Any) -> bool:
+    """Whether an item of a response's output is no refusal, and no tool call with broken arguments."""
+    if getattr(item, "type", None) == "function_call":
+        try:
+            return not item.arguments or isinstance(orjson.loads(item.arguments), dict)
+        except orjson.JSONDecodeError:
+            return False
+    return not any(getattr(part, "type", None) == "refusal" for part in getattr(item, "content", None) or ())
+
+
+# Bytes to answers.
+
+
+def _built(kind: Any) -> Callable[[bytes], Any]:
+    return lambda data: kind.model_construct(**_theirs(parsed(data)))
+
+
+def _theirs(data: Json) -> Json:
+    """`data` without a field of ours, which only we may set."""
+    if "cache" in data:
+        data["vendor_cache"] = data.pop("cache")
+    return data
+
+
+def embeddings(data: bytes) -> Embeddings:
+    """Vectors out of OpenAI-shaped JSON; what is nearly so is mended. Raises `Misshapen` if it is none."""
+    try:
+        answer = Embeddings.model_validate_json(data)
+    except ValidationError:
+        try:
+            answer = Embeddings.model_validate(mend_embeddings(parsed(data)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Misshapen(f"The vectors do not fit OpenAI's shape at {where!r}: {first['msg']}.") from None
+    answer.__dict__["cache"] = False
+    return answer
+
+
+def mend_embeddings(data: Json) -> Json:
+    """Vectors as OpenAI has them, out of what its followers leave out: Voyage, Copilot, llama.cpp (recorded)."""
+    items = data.get("data")
+    if not isinstance(items, list):
+        raise Misshapen("The answer has no vectors.")
+    usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+    total = usage.get("total_tokens") or usage.get("prompt_tokens") or 0
+    prompt = usage.get("prompt_tokens")
+    mended = {name: value for name, value in data.items() if value is not None}
+    mended["usage"] = {**usage, "prompt_tokens": total if prompt is None else prompt, "total_tokens": total}
+    mended["data"] = [
+        {**item, "index": item["index"] if isinstance(item.get("index"), int) else place, "object": "embedding"}
+        for place, item in enumerate(items)
+        if isinstance(item, dict)
+    ]
+    return mended
+
+
+def text_completion(data: bytes) -> TextCompletion:
+    try:
+        answer = TextCompletion.model_validate_json(data)
+    except ValidationError:
+        answer = TextCompletion.model_construct(**_theirs(parsed(data)))
+    answer.__dict__["cache"] = False
+    return answer
+
+
+def event(data: bytes) -> Any:
+    """A streamed event of the Responses API, as the openai package types it."""
+    fields = parsed(data)
+    kind = _event_kinds().get(fields.get("type", ""), OtherEvent)
+    return kind.model_construct(**fields)
+
+
+@functools.cache
+def _event_kinds() -> dict[str, Any]:
+    """The classes of events by their types, read off the package's own union of them."""
+    union = get_args(ResponseStreamEvent)[0]
+    return {name: kind for kind in get_args(union) for name in get_args(kind.model_fields["type"].annotation)}
+
+
+READERS: dict[str, Callable[[bytes], Any]] = {
+    "embedding": embeddings,
+    "image_generation": _built(Images),
+    "moderation": _built(Moderation),
+    "rerank": _built(Ranking),
+    "responses": _built(Response),
+    "speech": Speech,
+    "text_completion": text_completion,
+    "transcription": _built(Transcription),
+    "translation": _built(Translation),
+}
+"""What makes an answer of each endpoint out of its JSON; of speech, out of its sound."""
+
+PIECES: dict[str, Callable[[bytes], Any]] = {"responses": event, "text_completion": text_completion}
+"""What makes a piece of a streamed answer, where there are streams."""

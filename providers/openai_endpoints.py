@@ -1,0 +1,289 @@
+"""The endpoints of the OpenAI protocol beside chat, and rerank as Cohere's followers speak it.
+
+https://platform.openai.com/docs/api-reference (parameters as in the openai package 3.54, 2026-11)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ..core import shape
+from ..core.endpoint_folds import ENDS, unfold_response
+from ..core.types import Request
+from .base import Call, Provider, ProviderFault, StreamDecoder
+from .failures import fault_in_answer
+from .multipart import form
+from .openai import CUT_SHORT, OpenAICodec, OpenAIStream, wire_json
+from .sse import Event, EventSplitter
+
+PARAMETERS = {
+    "embedding": "input dimensions encoding_format user",
+    "text_completion": (
+        "prompt best_of echo frequency_penalty logit_bias logprobs max_tokens n presence_penalty seed stop suffix "
+        "temperature top_p user"
+    ),
+    "responses": (
+        "input access_programs background background_options context_management conversation include instructions "
+        "max_output_tokens max_tool_calls moderation parallel_tool_calls previous_response_id prompt prompt_cache_key "
+        "prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store temperature text "
+        "tool_choice tools top_logprobs top_p truncation user"
+    ),
+    "image_generation": (
+        "prompt background moderation n output_compression output_format quality response_format safety_identifier "
+        "size style user reasoning"
+    ),
+    "transcription": (
+        "file chunking_strategy include keywords known_speaker_names known_speaker_references language languages "
+        "prompt response_format temperature timestamp_granularities"
+    ),
+    "translation": "file prompt response_format temperature",
+    "speech": "input voice instructions response_format speed",
+    "moderation": "input",
+    "rerank": "query documents top_n return_documents rank_fields max_chunks_per_doc max_tokens_per_doc truncation",
+}
+"""What each endpoint takes beside the model and the stream's own."""
+
+PATHS = {
+    "embedding": "/embeddings",
+    "text_completion": "/completions",
+    "responses": "/responses",
+    "image_generation": "/images/generations",
+    "transcription": "/audio/transcriptions",
+    "translation": "/audio/translations",
+    "speech": "/audio/speech",
+    "moderation": "/moderations",
+    "rerank": "/rerank",
+}
+NEEDS = {
+    "embedding": "data",
+    "text_completion": "choices",
+    "responses": "output",
+    "image_generation": "data",
+    "transcription": "text",
+    "translation": "text",
+    "moderation": "results",
+}
+"""The field without which an answer is none."""
+
+PLAIN_TEXTS = frozenset({"text", "srt", "vtt"})
+"""Response formats of transcriptions that are no JSON."""
+
+
+class EndpointCodec(OpenAICodec):
+    """An endpoint whose request is JSON, and whose answer is JSON that already is the shape that callers get."""
+
+    endpoint = ""
+
+    def __init__(self, endpoint: str = "") -> None:
+        super().__init__()
+        self.endpoint = endpoint or self.endpoint
+        self.path = PATHS[self.endpoint]
+        self._parameters = frozenset(PARAMETERS[self.endpoint].split())
+
+    def parameters(self, provider: Provider) -> frozenset[str]:
+        return self._parameters | provider.extra
+
+    def encode(self, request: Request, provider: Provider) -> Call:
+        return Call(self.path_at(provider), wire_json(self.body(request, provider)), provider.headers)
+
+    def path_at(self, provider: Provider) -> str:
+        return provider.endpoints.get(self.endpoint) or self.path
+
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": request.model, **request.parameters}
+        for ours, theirs in provider.renamed.items():
+            if ours in body:
+                body[theirs] = body.pop(ours)
+        if request.stream:
+            body["stream"] = True
+        if request.extra_body:
+            body.update(request.extra_body)
+        return body
+
+    def decode(self, body: bytes, request: Request) -> bytes:
+        answer(body, NEEDS[self.endpoint])
+        return body
+
+    def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
+        url, headers = super().template(provider, request, api_key)
+        return url.removesuffix(self.path) + self.path_at(provider), headers
+
+
+def answer(body: bytes, needs: str) -> dict[str, Any]:
+    """An answer, parsed. Raises `ProviderFault` if it is an error, or none."""
+    try:
+        data = shape.parsed(body)
+    except shape.Misshapen:
+        raise ProviderFault(fault_in_answer(body)._replace(status=502), body) from None
+    if data.get("error"):
+        raise ProviderFault(fault_in_answer(orjson.dumps({"error": data["error"]})), body)
+    if data.get(needs) is None:
+        raise ProviderFault(fault_in_answer(body), body)
+    return data
+
+
+class TextCodec(EndpointCodec):
+    """The older completions: text in, text out."""
+
+    endpoint = "text_completion"
+
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        body = super().body(request, provider)
+        if request.stream and request.stream_options and provider.stream_usage:
+            body.setdefault("stream_options", request.stream_options)
+        return body
+
+    def decoder(self, request: Request) -> StreamDecoder:
+        return OpenAIStream()
+
+
+class ResponsesCodec(EndpointCodec):
+    """The Responses API. A response that failed is an error, whole and streamed."""
+
+    endpoint = "responses"
+
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        body = super().body(request, provider)
+        options = {name: value for name, value in (request.stream_options or {}).items() if name != "include_usage"}
+        if request.stream and options:
+            body.setdefault("stream_options", options)
+        return body
+
+    def decoder(self, request: Request) -> StreamDecoder:
+        return ResponseStream()
+
+
+class ResponseStream(StreamDecoder):
+    """Events that are given on as they are, until one of them ends the response."""
+
+    def __init__(self) -> None:
+        self._events = EventSplitter()
+        self._finished = False
+        self._start = bytearray()
+        self._is_events: bool | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if self._is_events:
+            return self._pieces(self._events.feed(data))
+        self._start += data
+        if self._is_events is None and (head := self._start.lstrip(b"\xef\xbb\xbf \t\r\n")):
+            self._is_events = not head.startswith((b"{", b"[", b"<"))
+        return self._pieces(self._events.feed(bytes(self._start))) if self._is_events else []
+
+    def end(self) -> list[bytes]:
+        if not self._is_events:  # an error, or the whole answer of a server that does not stream
+            body = bytes(self._start)
+            answer(body, "output")
+            return unfold_response(body)
+        pieces = self._pieces(self._events.end())
+        if not self._finished:
+            raise ProviderFault(CUT_SHORT)
+        return pieces
+
+    def _pieces(self, events: list[Event]) -> list[bytes]:
+        pieces = []
+        for event in events:
+            if self._finished or not event.data.startswith(b"{"):
+                continue  # `[DONE]`, which some of OpenAI's followers send
+            kind = self._kind(event)
+            if kind == "error":
+                raise ProviderFault(fault_in_answer(event.data), event.data)
+            if kind == "response.failed":
+                answer(orjson.dumps(orjson.loads(event.data).get("response")), "output")
+            self._finished = kind in ENDS
+            pieces.append(event.data)
+        return pieces
+
+    def _kind(self, event: Event) -> str:
+        """The type of an event, checked: the bytes of one that is cut are not given on."""
+        if event.name not in ("message", "error") and event.name not in ENDS:
+            return event.name
+        try:
+            return str(orjson.loads(event.data).get("type") or event.name)
+        except orjson.JSONDecodeError:
+            raise ProviderFault(CUT_SHORT, event.data) from None
+
+
+class HearingCodec(EndpointCodec):
+    """Transcriptions and translations: a form with a file in it."""
+
+    def encode(self, request: Request, provider: Provider) -> Call:
+        body, content_type = form(self.body(request, provider))
+        return Call(self.path_at(provider), body, {**provider.headers, "content-type": content_type})
+
+    def decode(self, body: bytes, request: Request) -> bytes:
+        if request.parameters.get("response_format") not in PLAIN_TEXTS:
+            return super().decode(body, request)
+        if body.startswith(b'{"error"'):
+            raise ProviderFault(fault_in_answer(body), body)
+        return orjson.dumps({"text": body.decode("utf-8", "replace")})
+
+
+class SpeechCodec(EndpointCodec):
+    """Spoken text. The answer is sound, or JSON around sound (Mistral, recorded)."""
+
+    endpoint = "speech"
+
+    def encode(self, request: Request, provider: Provider) -> Call:
+        call = super().encode(request, provider)
+        return call._replace(headers={**call.headers, "accept": "application/octet-stream"})
+
+    def decode(self, body: bytes, request: Request) -> bytes:
+        if body and not body.startswith((b"{", b"<")):
+            return body
+        try:
+            return base64.b64decode(answer(body, "audio_data")["audio_data"], validate=True)
+        except (binascii.Error, TypeError):
+            raise ProviderFault(fault_in_answer(body)._replace(status=502), body) from None
+
+
+class RerankCodec(EndpointCodec):
+    """Documents by relevance, in Cohere's words. `return_documents` is done here: not every vendor does it."""
+
+    endpoint = "rerank"
+
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        body = super().body(request, provider)
+        body.pop("return_documents", None)
+        return body
+
+    def decode(self, body: bytes, request: Request) -> bytes:
+        data = shape.parsed(body) if b'"results"' not in body and b'"data"' in body else answer(body, "results")
+        found = data.pop("data", None) if "results" not in data else data["results"]  # `data`: Voyage
+        if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+            raise ProviderFault(fault_in_answer(body), body)
+        found = sorted(found, key=lambda item: -(item.get("relevance_score") or 0.0))
+        documents = request.parameters.get("documents") or ()
+        results = [ranked(item, documents, request.parameters.get("return_documents")) for item in found]
+        return orjson.dumps({**data, "results": results[: request.parameters.get("top_n")]})
+
+
+def ranked(item: Mapping[str, Any], documents: Any, wanted: Any) -> dict[str, Any]:
+    """One result, with its document where that is wanted."""
+    document, place = item.get("document"), item.get("index")
+    if document is None and wanted and isinstance(place, int) and 0 <= place < len(documents):
+        document = documents[place]
+    if isinstance(document, str):
+        document = {"text": document}
+    return {**item, "document": document}
+
+
+OWN: Mapping[str, type[EndpointCodec]] = {
+    "text_completion": TextCodec,
+    "responses": ResponsesCodec,
+    "transcription": HearingCodec,
+    "translation": HearingCodec,
+    "speech": SpeechCodec,
+    "rerank": RerankCodec,
+}
+"""The endpoints that need more than a path and a list of parameters."""
+
+
+def codec(endpoint: str) -> EndpointCodec:
+    """The codec of one of these endpoints."""
+    return OWN.get(endpoint, EndpointCodec)(endpoint)

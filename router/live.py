@@ -25,6 +25,10 @@ LOOK_EVERY = 0.5
 GONE = "the event loop that reads it has stopped"
 
 
+class OutOfReach(ConnectionError):
+    """This reader cannot have the rest of the stream; others may."""
+
+
 class Tape:
     """A stream that is all there: a replay."""
 
@@ -79,6 +83,11 @@ class LiveStream:
         self._lock = threading.RLock()  # guards joining and leaving; a garbage collection inside it may make one leave
         self._turn = threading.Lock()  # held by the thread that pulls
         self._pulling: asyncio.Task[None] | None = None
+
+    @property
+    def is_moving(self) -> bool:
+        """False if it belongs to an event loop that nobody runs, now or ever."""
+        return self.loop is None or self.done or self.loop.is_running()
 
     # ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,9 +218,7 @@ class LiveStream:
         if index < len(self.chunks) or self.done:
             return
         if in_event_loop():
-            raise self.translate(
-                ConnectionError("a thread that runs an event loop cannot wait for another one's stream")
-            )
+            raise OutOfReach("a thread that runs an event loop cannot wait for another one's stream")
         pulled = self._asked_for(loop, index)
         while not concurrent.futures.wait({pulled}, timeout=LOOK_EVERY).done:
             self._insist_on(loop, pulled)
@@ -232,7 +239,7 @@ class LiveStream:
         pulled = _send_to(loop, self.apull(index))
         if pulled is None:
             self._check_owner(loop)
-            raise self.translate(ConnectionError(GONE))
+            raise OutOfReach(GONE)
         return pulled
 
     def _insist_on(self, loop: asyncio.AbstractEventLoop, pulled: concurrent.futures.Future[None]) -> None:
@@ -240,7 +247,7 @@ class LiveStream:
         self._check_owner(loop)
         if not loop.is_running():
             pulled.cancel()
-            raise self.translate(ConnectionError(GONE))
+            raise OutOfReach(GONE)
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:
         """A stream whose loop is closed is over for everybody."""
@@ -310,7 +317,10 @@ def read(member: Membership) -> Iterator[bytes]:
                 index += 1
             if stream.done and index >= len(chunks):
                 break
-            stream.pull(index)
+            try:
+                stream.pull(index)
+            except OutOfReach as error:
+                raise stream.translate(error) from None
         if stream.error is not None:
             raise twin_of(stream.error)
     finally:
@@ -328,7 +338,10 @@ async def aread(member: Membership) -> AsyncGenerator[bytes, None]:
                 index += 1
             if stream.done and index >= len(chunks):
                 break
-            await stream.apull(index)
+            try:
+                await stream.apull(index)
+            except OutOfReach as error:
+                raise stream.translate(error) from None
         if stream.error is not None:
             raise twin_of(stream.error)
     finally:

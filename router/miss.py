@@ -20,7 +20,7 @@ from ..core.types import Options, Request
 from ..providers.deployment import deployment
 from .faults import late, twin_of
 from .fold import fold, unfold
-from .live import LiveStream, Membership, Tape
+from .live import LiveStream, Membership, OutOfReach, Tape
 from .shape import check, options_of
 from .vendor import ask_stream, ask_whole, fitted
 
@@ -118,7 +118,7 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
     if stream.loop is not None and (yield Io(_must_not_wait, _may_wait)):
         return (yield from lead(request, params, options_of(params), Landing(place, started=time.monotonic())))
     member = Membership(stream)
-    if not member:
+    if not member or not stream.is_moving:
         return None
     if request.stream:
         place.cache.counts["shared"] += 1
@@ -126,6 +126,8 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
     try:
         while not stream.done:
             yield Io(stream.pull, stream.apull, (len(stream.chunks),))
+    except OutOfReach:
+        return None
     finally:
         member.leave()
     if stream.error is not None:
@@ -231,8 +233,8 @@ def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Fou
                 answer, "_cache_info", CacheInfo(False, "none", landing.place.key, landing.place.cache.type, 0.0)
             )
         return answer
-    if landing is not None and not request.stream_options and place.provider.stream_usage:
-        request = request._replace(stream_options={"include_usage": True})
+    if landing is not None and place.provider.stream_usage:  # others will read it who want the usage
+        request = request._replace(stream_options={**(request.stream_options or {}), "include_usage": True})
     member = yield from ask_stream(request, options, place, started)
     if landing is not None:
         yield from let_land(member.stream, request, landing, completion)

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from .router.ambient import warm_up as warm_up
     from .router.api import acompletion as acompletion
     from .router.api import completion as completion
+    from .router.client import Client as Client
+    from .router.client import OpenAIWrapper as OpenAIWrapper
     from .router.cost import completion_cost as completion_cost
     from .router.stream import AsyncStream as AsyncStream
     from .router.stream import Stream as Stream
@@ -108,6 +110,7 @@ _MODULES = {
     "providers.echo": ("Echo",),
     "router.ambient": ("disable_cache", "enable_cache", "epoch", "update_cache", "warm_up"),
     "router.api": ("acompletion", "completion"),
+    "router.client": ("Client", "OpenAIWrapper"),
     "router.cost": ("completion_cost",),
     "router.stream": ("AsyncStream", "Stream"),
 }

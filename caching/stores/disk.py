@@ -317,8 +317,10 @@ class _Link:
             # and files that belong to the parent: https://www.sqlite.org/howtocorrupt.html, section 2.6.
             _abandoned.append(connection)
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of the process this module's own names may be gone already, and the process closes everything.
+        if not is_finalizing():
+            self.close()
 
     def recover(self, error: Failure) -> bool:
         """Close, unless others were merely in the way. True if the file was damaged and is now out of the way."""

@@ -1,7 +1,7 @@
 """A client object that holds configurations, a cache seed and two usage summaries, as AutoGen's `OpenAIWrapper` does.
 
-Which cache a call uses, in this order: its own `cache=`; the innermost `with Cache…` block; the `cache_seed` of the call,
-of the configuration, of the client; else seed 41. A seed of None switches caching off, but not a cache object given to
+Which cache a call uses, in this order: its own `cache=`; the innermost `with Cache…` block; the `cache_seed` of the
+call, of the configuration, of the client; else seed 41. A seed of None switches caching off, but not a cache given to
 the call. Caches are never closed by a call: they belong to whoever made them.
 """
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..caching import leases
 from ..caching.cache import Cache
 from ..caching.entry import Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
@@ -19,7 +20,7 @@ from ..core.flow import Flow, Io, run
 from ..core.types import Options, Request
 from ..providers.deployment import deployment
 from .faults import late, twin_of
-from .fold import fold, unfold
+from .folds import folded, unfolded
 from .live import LiveStream, Membership, OutOfReach, Tape
 from .shape import check, options_of
 from .vendor import ask_stream, ask_whole, fitted
@@ -68,7 +69,7 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
         return (
             answers.hit(entry.body, info) if request.endpoint == "chat" else answers.marked(request, entry.body, info)
         )
-    chunks = list(entry.chunks) or unfold(entry.body)
+    chunks = list(entry.chunks) or unfolded(request, entry.body)
     return Streamed(Membership(Tape(chunks, entry.timing if params.get("replay_timing") else ())), info)
 
 
@@ -94,6 +95,8 @@ def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
         # Else a flight that went live and was lost is found again, without ever waiting, until its reader has left it:
         # for ever, if that reader is a task of this loop.
         cache.flights.leave(flight)
+        if flight.is_hopeless():
+            give_lease_soon(cache, key, flight.token)
 
 
 def follow(outcome: Outcome, request: Request, params: Params, options: Options, place: Place) -> Flow[Found | None]:
@@ -112,7 +115,7 @@ def follow(outcome: Outcome, request: Request, params: Params, options: Options,
 
 def follow_live(stream: LiveStream, request: Request, params: Params, place: Place) -> Flow[Found | None]:
     """Read along with a stream under way: as a stream, or to its end for a whole answer."""
-    from ..core.answers import CacheInfo, hit
+    from ..core.answers import CacheInfo, marked
 
     info = CacheInfo(True, "shared", place.key, place.cache.type, 0.0)
     if stream.loop is not None and (yield Io(_must_not_wait, _may_wait)):
@@ -133,7 +136,7 @@ def follow_live(stream: LiveStream, request: Request, params: Params, place: Pla
     if stream.error is not None:
         return None
     try:
-        answer = hit(fold(stream.chunks), info)
+        answer = marked(request, folded(request, stream.chunks), info)
     except Exception:
         return None  # chunks that make no answer; the vendor may be clearer when it is asked for a whole one
     place.cache.counts["shared"] += 1
@@ -158,6 +161,7 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
                 cache.flights.land(landing.flight, waited)
                 cache.counts["shared"] += 1
                 return serve(waited, "shared", cache, key, request, params)
+            landing.flight.token = waited
             landing = landing._replace(token=waited)
         return (yield from ask(request, options, landing))
     except BaseException as error:
@@ -246,7 +250,7 @@ def let_land(stream: Any, request: Request, landing: Landing, completion: Any) -
 
     def on_end(stream: LiveStream) -> Flow[None]:
         try:
-            body = fold(stream.chunks)
+            body = folded(request, stream.chunks)
             answer = completion(body)
         except Exception as error:  # its readers have every chunk; that these make no answer is not their trouble
             landing.place.cache.counts["refused"] += 1
@@ -259,6 +263,9 @@ def let_land(stream: Any, request: Request, landing: Landing, completion: Any) -
         yield from on_end(stream)
         return
     stream.on_end, stream.on_loss = on_end, landing.lose
+    if landing.token:
+        patience = landing.place.cache.lease_ttl
+        leases.keeper.only_while(landing.token, lambda: stream.is_read(patience))
     if landing.flight is not None:
         landing.place.cache.flights.goes_live(landing.flight, stream)
 
@@ -278,7 +285,8 @@ class Landing(NamedTuple):
         cache, key, controls = self.place
         chunks = tuple(stream.chunks) if stream is not None else ()
         timing = tuple(stream.moments) if stream is not None else ()
-        entry = Entry(cache.clock(), controls.ttl, body, chunks, timing, notes_of(request))
+        ttl = shorter(controls.ttl, getattr(answer, "lifetime", None))
+        entry = Entry(cache.clock(), ttl, body, chunks, timing, notes_of(request))
         if controls.may_store and is_worth_storing(answer):
             yield from cache.write(key, entry)
         elif controls.may_store:
@@ -297,9 +305,9 @@ class Landing(NamedTuple):
 
 
 def is_worth_storing(answer: Any) -> bool:
-    """Whether a complete answer may be kept: no refusal, no broken tool call. What is no chat always is."""
+    """Whether a complete answer may be kept: no refusal, no broken tool call. What is no chat knows it itself."""
     if not hasattr(answer, "choices"):
-        return True
+        return bool(getattr(answer, "may_be_kept", True))
     finish_reasons, arguments, has_refusal = [], [], False
     for choice in answer.choices:
         finish_reasons.append(choice.finish_reason)
@@ -310,6 +318,11 @@ def is_worth_storing(answer: Any) -> bool:
             if function is not None and isinstance(function.arguments, str):
                 arguments.append(function.arguments)
     return may_store_answer(finish_reasons, has_refusal, arguments)
+
+
+def shorter(ttl: float | None, lifetime: float | None) -> float | None:
+    """Seconds that an answer is kept, which lives no longer than `lifetime`."""
+    return ttl if lifetime is None else lifetime if ttl is None else min(ttl, lifetime)
 
 
 def notes_of(request: Request) -> bytes:

@@ -1,0 +1,30 @@
+"""Which fold is whose: a stream as one answer and one answer as a stream, for each endpoint that streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..core.endpoint_folds import fold_response, fold_text, unfold_response, unfold_text
+from ..core.types import Request
+from .fold import fold, unfold
+
+FOLDS: dict[str, Callable[[Iterable[bytes]], bytes]] = {
+    "chat": fold,
+    "responses": fold_response,
+    "text_completion": fold_text,
+}
+UNFOLDS: dict[str, Callable[[bytes], list[bytes]]] = {
+    "chat": unfold,
+    "responses": unfold_response,
+    "text_completion": unfold_text,
+}
+
+
+def folded(request: Request, chunks: Iterable[bytes]) -> bytes:
+    """The whole answer to `request` that these chunks make."""
+    return FOLDS[request.endpoint](chunks)
+
+
+def unfolded(request: Request, body: bytes) -> list[bytes]:
+    """The stream that this answer to `request` might have been."""
+    return UNFOLDS[request.endpoint](body)

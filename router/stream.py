@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.shape import Misshapen
 from .live import Membership, aread, read
@@ -29,11 +29,11 @@ class _Stream:
 class Stream(_Stream):
     """An answer in pieces. Iterate once; leave early as you like: dropping it, or `close()`, closes the connection."""
 
-    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False) -> None:
+    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False, endpoint: str = "chat") -> None:
         super().__init__(info)
         # Not a method: a generator that held this object could only be freed by the cycle collector, and a stream
         # that is dropped half-way must close its connection at once.
-        self._chunks = _chunks(member, wants_usage)
+        self._chunks = _chunks(member, wants_usage, endpoint)
 
     def __iter__(self) -> Iterator[Chunk]:
         return self._chunks
@@ -57,9 +57,9 @@ class Stream(_Stream):
 class AsyncStream(_Stream):
     """An answer in pieces, for a task. Iterate once; leave early as you like."""
 
-    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False) -> None:
+    def __init__(self, member: Membership, info: CacheInfo, wants_usage: bool = False, endpoint: str = "chat") -> None:
         super().__init__(info)
-        self._chunks = _achunks(member, wants_usage)
+        self._chunks = _achunks(member, wants_usage, endpoint)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self._chunks
@@ -82,24 +82,22 @@ class AsyncStream(_Stream):
         await self.aclose()
 
 
-def _chunks(member: Membership, wants_usage: bool) -> Generator[Chunk, None, None]:
-    from ..core.answers import chunk
-
+def _chunks(member: Membership, wants_usage: bool, endpoint: str) -> Generator[Chunk, None, None]:
+    make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
     started = time.monotonic()
     for index, data in enumerate(read(member)):
         if index < len(timing):
             time.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
         try:
-            piece = chunk(data)
+            piece = make(data)
         except Misshapen as error:
             raise member.stream.translate(error) from None
-        yield piece if piece.choices or wants_usage else with_a_choice(piece)
+        yield piece
 
 
-async def _achunks(member: Membership, wants_usage: bool) -> AsyncGenerator[Chunk, None]:
-    from ..core.answers import chunk
-
+async def _achunks(member: Membership, wants_usage: bool, endpoint: str) -> AsyncGenerator[Chunk, None]:
+    make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
     started, index = time.monotonic(), 0
     async with contextlib.aclosing(aread(member)) as pieces:
@@ -108,10 +106,32 @@ async def _achunks(member: Membership, wants_usage: bool) -> AsyncGenerator[Chun
                 await asyncio.sleep(max(0.0, started + timing[index] / 1000 - time.monotonic()))
             index += 1
             try:
-                piece = chunk(data)
+                piece = make(data)
             except Misshapen as error:
                 raise member.stream.translate(error) from None
-            yield piece if piece.choices or wants_usage else with_a_choice(piece)
+            yield piece
+
+
+def piece_reader(endpoint: str, wants_usage: bool) -> Callable[[bytes], Any]:
+    """What makes the pieces of a stream out of their JSON, as the caller wants to see them."""
+    if endpoint == "responses":
+        from ..core.endpoint_answers import event
+
+        return event
+    if endpoint == "chat":
+        from ..core.answers import chunk as make
+
+        fill: Callable[[Any], Any] = with_a_choice
+    else:
+        from ..core.endpoint_answers import text_completion as make  # type: ignore[assignment]
+
+        fill = with_a_text
+
+    def made(data: bytes) -> Any:
+        piece = make(data)
+        return piece if piece.choices else fill(piece)
+
+    return make if wants_usage else made
 
 
 def with_a_choice(piece: Chunk) -> Chunk:
@@ -120,4 +140,13 @@ def with_a_choice(piece: Chunk) -> Chunk:
 
     if piece.usage is not None:
         piece.choices = [ChunkChoice(index=0, delta=Delta(), finish_reason=None)]
+    return piece
+
+
+def with_a_text(piece: Any) -> Any:
+    """The same for a text completion."""
+    from ..core.endpoint_answers import TextChoice
+
+    if piece.usage is not None:
+        piece.choices = [TextChoice(index=0, text="", finish_reason=None)]
     return piece

@@ -41,7 +41,12 @@ from .stores.base import Store
 
 log = logging.getLogger("rejoinder")
 
-CALL_TYPES = ("completion", "acompletion")
+ENDPOINTS = (
+    *("completion", "text_completion", "responses", "embedding", "image_generation", "transcription", "translation"),
+    *("speech", "moderation", "rerank"),
+)
+CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
+"""What `supported_call_types` may name: the functions of the front door, each with its async twin."""
 TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis"}
 COUNTERS = (
     "hits",
@@ -200,7 +205,8 @@ class Cache:
         prefix = self._prefix if controls.namespace is None else _prefix(controls.namespace)
         if self._has_default_key and "get_cache_key" not in self.__dict__:
             return prefix + self.key_of(request, controls)
-        key = self._own_key({"model": model, "messages": messages, **params})
+        said = {} if messages is None else {"messages": messages}  # the endpoints beside chat have none
+        key = self._own_key({"model": model, **said, **params})
         return None if key is None else prefix + key
 
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ the others are built as the openai package itself builds them, which takes what 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 import httpx2
@@ -82,7 +82,7 @@ class Answer(Mapped):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         return iter(self.keys())
 
 
@@ -142,6 +142,7 @@ class Response(Answer, OpenAIResponse):
 class Images(Answer, ImagesResponse):
     __slots__ = ("_cache_info",)
 
+    created: int = 0
     cache: bool = False
 
     @property
@@ -274,7 +275,8 @@ def mend_embeddings(data: Json) -> Json:
     items = data.get("data")
     if not isinstance(items, list):
         raise Misshapen("The answer has no vectors.")
-    usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+    given = data.get("usage")
+    usage: Json = given if isinstance(given, dict) else {}
     total = usage.get("total_tokens") or usage.get("prompt_tokens") or 0
     prompt = usage.get("prompt_tokens")
     mended = {name: value for name, value in data.items() if value is not None}

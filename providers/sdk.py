@@ -27,10 +27,12 @@ class ClientWire:
         self.url = httpx2.URL(str(client.base_url))
 
     def _options(self, call: Call, request: Request, options: Options) -> dict[str, Any]:
-        headers = {**call.headers, **(request.extra_headers or {})}
-        sent: dict[str, Any] = {"headers": {"Content-Type": "application/json", **headers}}
+        headers = {"content-type": "application/json", **call.headers, **(request.extra_headers or {})}
+        sent: dict[str, Any] = {"headers": headers}
         if options.timeout is not None:
             sent["timeout"] = options.timeout
+        if headers["content-type"] != "application/json":  # a form with a file
+            return {"content": call.body, "cast_to": httpx2.Response, "options": sent}
         return {"body": _parsed(call.body), "cast_to": httpx2.Response, "options": sent}
 
     def send(self, call: Call, request: Request, options: Options) -> Reply:

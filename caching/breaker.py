@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Breaker:
-    """Closed: all may try. Open: nobody does, until the pause is over; then one caller tries while the others still pass by.
+    """Closed: all may try. Open: nobody does, until the pause is over; then one caller tries, and others still pass by.
 
     The pause doubles with each failed try, from `first` to `longest` seconds.
     """
@@ -20,6 +20,7 @@ class Breaker:
         self.is_open = False
         self._pause = first
         self._until = 0.0
+        self._is_trying = False
         self._lock = threading.Lock()
 
     def allows(self) -> bool:
@@ -30,19 +31,22 @@ class Breaker:
             if self.clock() < self._until:
                 return False
             self._until = self.clock() + self._pause
+            self._is_trying = True
             return True
 
     def succeed(self) -> None:
         if self.is_open:
             with self._lock:
-                self.is_open, self._pause = False, self.first
+                self.is_open, self._pause, self._is_trying = False, self.first, False
 
     def fail(self) -> bool:
         """Count a failure. True if it is the one that opens the breaker."""
         with self._lock:
             opens = not self.is_open
+            if not opens and not self._is_trying:
+                return False  # one of the calls that were under way when it opened; they say nothing new
             if not opens:
                 self._pause = min(self._pause * 2, self.longest)
-            self.is_open = True
+            self.is_open, self._is_trying = True, False
             self._until = self.clock() + self._pause
             return opens

@@ -13,6 +13,8 @@ A follower never waits on a thread that runs an event loop, because the leader m
 
     loop's thread: task A leads, awaits the vendor
     loop's thread: a callback calls completion(), finds A's flight, waits …   A can never go on
+
+Nor does it wait for a task whose loop nobody runs any more: that flight is lost.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ class Outcome(NamedTuple):
     terms: Any = None
 
 
+LOOK_EVERY = 0.5
+"""Seconds after which who waits looks whether there is still something to wait for."""
+
 LOST = Outcome("lost")
 LATE = Outcome("late")
 ALONE = Outcome("alone")
@@ -45,7 +50,7 @@ class Signal:
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection inside it may end a stream, and so a flight
         self._waiters: list[Callable[[], None]] = []
 
     def set(self, outcome: Outcome) -> bool:
@@ -66,6 +71,17 @@ class Signal:
                 return
         wake()
 
+    def is_hopeless(self) -> bool:
+        """Whether it can never happen."""
+        return False
+
+    def _slice(self, deadline: float | None) -> float:
+        """Seconds to wait before looking again; 0: none are left, or there is nothing to wait for."""
+        if self.is_hopeless():
+            self.set(LOST)
+            return 0.0
+        return LOOK_EVERY if deadline is None else max(0.0, min(LOOK_EVERY, deadline - time.monotonic()))
+
     def wait(self, deadline: float | None) -> Outcome:
         """Block this thread until it happens, or until `deadline` (time.monotonic)."""
         if self.outcome is None:
@@ -73,7 +89,8 @@ class Signal:
                 return ALONE
             event = threading.Event()
             self._add(event.set)
-            event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            while (seconds := self._slice(deadline)) and not event.wait(seconds):
+                continue
         return self.outcome or LATE
 
     async def await_(self, deadline: float | None) -> Outcome:
@@ -82,11 +99,8 @@ class Signal:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             self._add(lambda: _wake(loop, future))
-            try:
-                async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                    await future
-            except TimeoutError:
-                pass
+            while (seconds := self._slice(deadline)) and not (await asyncio.wait({future}, timeout=seconds))[0]:
+                continue
         return self.outcome or LATE
 
 
@@ -107,13 +121,20 @@ def in_event_loop() -> bool:
 
 
 class Flight(Signal):
-    """One call to a vendor that others may share. `signal` is set as soon as there is something to share."""
+    """One call to a vendor that others may share. It is set as soon as there is something to share."""
 
-    __slots__ = ("key",)
+    __slots__ = ("_loop", "key", "token")
 
     def __init__(self, key: str) -> None:
         super().__init__()
         self.key = key
+        self.token = ""
+        """That of the lease that goes with it, if there is one."""
+        self._loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()
+
+    def is_hopeless(self) -> bool:
+        """Whether its leader is a task of an event loop that nobody runs."""
+        return self._loop is not None and not self._loop.is_running()
 
 
 class Flights:
@@ -121,7 +142,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -160,4 +181,4 @@ class Flights:
 
     def forget(self) -> None:
         """After a fork: the leaders are in the parent."""
-        self._flights, self._lock = {}, threading.Lock()
+        self._flights, self._lock = {}, threading.RLock()

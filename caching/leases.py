@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .stores.base import Store
@@ -22,6 +23,7 @@ class LeaseKeeper:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Held, float]] = {}
+        self._conditions: dict[str, Callable[[], bool]] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -35,10 +37,17 @@ class LeaseKeeper:
             else:
                 self._changed.notify()
 
+    def only_while(self, token: str, condition: Callable[[], bool]) -> None:
+        """Renew only while `condition` holds: who waits for a stream that nobody reads on would wait for ever."""
+        with self._changed:
+            if token in self._held:
+                self._conditions[token] = condition
+
     def drop(self, token: str) -> None:
         """Stop renewing."""
         with self._changed:
             self._held.pop(token, None)
+            self._conditions.pop(token, None)
 
     def _run(self) -> None:
         while True:
@@ -55,6 +64,9 @@ class LeaseKeeper:
                 self._renew(held)
 
     def _renew(self, held: Held) -> None:
+        condition = self._conditions.get(held.token)
+        if condition is not None and not condition():
+            return
         try:
             kept = held.store.renew(held.key, held.token, held.ttl)
         except Exception:

@@ -77,7 +77,7 @@ class LiveStream:
         self.on_end: Callable[[LiveStream], Flow[None]] | None = None
         self.on_loss: Callable[[BaseException | None], None] | None = None
         self.loop = asyncio.get_running_loop() if isinstance(source, AsyncIterator) else None
-        self._started = time.monotonic()
+        self._started = self._moved_at = time.monotonic()
         self._readers = 0
         self._ended = False  # the vendor has said all; what is left is to store it
         self._lock = threading.RLock()  # guards joining and leaving; a garbage collection inside it may make one leave
@@ -88,6 +88,11 @@ class LiveStream:
     def is_moving(self) -> bool:
         """False if it belongs to an event loop that nobody runs, now or ever."""
         return self.loop is None or self.done or self.loop.is_running()
+
+    def is_read(self, patience: float) -> bool:
+        """Whether somebody waits for its next chunk, or has had one within so many seconds."""
+        is_pulled = self._turn.locked() or self._pulling is not None
+        return is_pulled or time.monotonic() - self._moved_at < patience
 
     # ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,13 +263,14 @@ class LiveStream:
     # ── what both do ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _decode(self, data: bytes | None) -> list[bytes]:
+        self._moved_at = time.monotonic()
         if data is None:
             batch = self.decoder.end()
             self._ended = True
         else:
             batch = self.decoder.feed(data)
         if batch:
-            moment = (time.monotonic() - self._started) * 1000
+            moment = (self._moved_at - self._started) * 1000
             self.moments += [moment] * len(batch)
         return batch
 

@@ -359,8 +359,14 @@ async def acloses_unread(**params: Any) -> None:
 
 
 async def is_cancelled(**params: Any) -> None:
-    task = asyncio.create_task(aread(**params))
-    await asyncio.sleep(0.03)
+    got: list[Any] = []
+
+    async def listen() -> None:
+        async for chunk in await ataken(stream=True, **params):
+            got.append(chunk)
+
+    task = asyncio.create_task(listen())
+    await auntil(lambda: got)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -368,7 +374,7 @@ async def is_cancelled(**params: Any) -> None:
 
 async def times_out(**params: Any) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.03):
+        async with asyncio.timeout(0.2):
             await aread(**params)
 
 
@@ -396,7 +402,7 @@ def test_an_abandoned_stream_closes_its_connection_and_is_not_stored(
 
 @pytest.mark.parametrize("leave", [*WAYS, *AWAYS], ids=lambda leave: leave.__name__)
 def test_an_abandoned_stream_is_closed_at_the_wire(leave: Callable[..., Any], cache: Cache) -> None:
-    echo = Echo([TEXT], chunk_size=1, chunk_latency=0.01)
+    echo = Echo([TEXT], chunk_size=1, chunk_latency=0.02)
 
     async def left() -> None:
         await leave(client=echo, cache=cache)

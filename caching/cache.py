@@ -207,7 +207,10 @@ class Cache:
             return prefix + self.key_of(request, controls)
         said = {} if messages is None else {"messages": messages}  # the endpoints beside chat have none
         key = self._own_key({"model": model, **said, **params})
-        return None if key is None else prefix + key
+        if key is None:
+            return None
+        # One key function may serve all endpoints, whose answers are not each other's.
+        return prefix + (key if request.endpoint == "chat" else f"{request.endpoint}:{key}")
 
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:

@@ -267,7 +267,7 @@ def canonical_parameters(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 def canonical_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
     """Headers that may change the answer, names in lower case. Of two that differ in case the last counts, as sent."""
     if not isinstance(headers, Mapping):
-        raise NotJSON(f"extra_headers={headers!r} must be a dict, not {type(headers).__name__}.")
+        raise NotJSON(f"extra_headers must be a dict, not {type(headers).__name__}.")
     kept = {}
     for name, value in headers.items():
         lower = str(_header_text(name)).lower()
@@ -298,6 +298,23 @@ def component_digests(request: Request) -> dict[str, Any]:
         "extra_body": _digests(request.extra_body),
         "extra_headers": _digests(_kept(request.extra_headers)),
     }
+
+
+def texts(request: Request) -> dict[str, Any]:
+    """The same parts in canonical form, not digested. Never raises: what has none is left out."""
+    result = {name: _canonical_or_none(getattr(request, name)) for name in ("endpoint", "api_base", "api_version")}
+    result["model"] = request.full_model
+    result["messages"] = [_canonical_or_none(message) for message in request.messages]
+    result["parameters"] = {name: _canonical_or_none(value) for name, value in request.parameters.items()}
+    result["extra_body"] = {str(name): _canonical_or_none(value) for name, value in (request.extra_body or {}).items()}
+    return result
+
+
+def _canonical_or_none(value: Any) -> Any:
+    try:
+        return canonical(value)
+    except (NotJSON, RecursionError):
+        return None
 
 
 def _kept(headers: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -5,6 +5,8 @@ Nothing in here may fail a call or make it slow. A store that raises is counted,
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -356,13 +358,32 @@ class Cache:
         """A token; "" if the store would not say; None while somebody else holds the lease."""
         store = self.store
         try:
-            token: str | None = yield Io(store.lease, store.alease, (key, self.lease_ttl))
+            token: str | None = yield Io(store.lease, self._alease, (key, self.lease_ttl))
         except Exception as error:
             self._failed("lease", error, self._writing)
             return ""
         if token:
             leases.keeper.hold(store, key, token, self.lease_ttl)
         return token
+
+    async def _alease(self, key: str, ttl: float) -> str | None:
+        """The store's, for a caller that may be cancelled meanwhile: what it is given then is given back."""
+        taking = asyncio.ensure_future(self.store.alease(key, ttl))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(lambda done: self._return_taken(key, done))
+            raise
+
+    def _return_taken(self, key: str, done: asyncio.Future[str | None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.give_lease_soon(key, done.result() or "")
+
+    def give_lease_soon(self, key: str, token: str) -> None:
+        """Give a lease back without waiting: a cancelled task may not, nor may what a garbage collection runs."""
+        if token:
+            with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
+                threading.Thread(target=lambda: run(self.give_lease(key, token)), daemon=True).start()
 
     def give_lease(self, key: str, token: str) -> Flow[None]:
         """Give a lease back; never raises."""

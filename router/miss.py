@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ from ..caching.entry import Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
 from ..caching.keys import component_digests
 from ..caching.policy import Controls, may_store_answer
-from ..core.flow import Flow, Io, run
+from ..core.flow import Flow, Io
 from ..core.types import Options, Request
 from ..providers.deployment import deployment
 from .faults import late, twin_of
@@ -96,7 +94,7 @@ def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
         # for ever, if that reader is a task of this loop.
         cache.flights.leave(flight)
         if flight.is_hopeless():
-            give_lease_soon(cache, key, flight.token)
+            cache.give_lease_soon(key, flight.token)
 
 
 def follow(outcome: Outcome, request: Request, params: Params, options: Options, place: Place) -> Flow[Found | None]:
@@ -184,10 +182,10 @@ def wait_for_others(request: Request, options: Options, landing: Landing) -> Flo
             try:
                 entry = (yield from cache.read(key, controls)) if controls.may_read else None
             except BaseException:
-                give_lease_soon(cache, key, token)
+                cache.give_lease_soon(key, token)
                 raise
             if entry is not None:
-                give_lease_soon(cache, key, token)
+                cache.give_lease_soon(key, token)
             return entry if entry is not None else token
         if not (yield Io(_pause, _apause, (pause,))) or not controls.may_read:
             return ""
@@ -197,13 +195,6 @@ def wait_for_others(request: Request, options: Options, landing: Landing) -> Flo
         if entry is not None:
             return entry
         pause = min(pause * 1.5, 0.05)
-
-
-def give_lease_soon(cache: Cache, key: str, token: str) -> None:
-    """Give a lease back without waiting: a cancelled task may not, and neither may what a garbage collection runs."""
-    if token:
-        with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
-            threading.Thread(target=lambda: run(cache.give_lease(key, token)), daemon=True).start()
 
 
 def _pause(seconds: float) -> bool:
@@ -301,7 +292,7 @@ class Landing(NamedTuple):
         cache, key, _ = self.place
         if self.flight is not None:
             cache.flights.fail(self.flight, error or asyncio.CancelledError(), self.terms)
-        give_lease_soon(cache, key, self.token)
+        cache.give_lease_soon(key, self.token)
 
 
 def is_worth_storing(answer: Any) -> bool:

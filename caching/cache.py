@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,9 +24,10 @@ from ..core import settings
 from ..core.errors import CacheKeyError, ConfigurationError, WrongType, suggestion
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
-from . import leases
+from . import explain, keys, leases
 from .breaker import Breaker
 from .entry import BadEntry, Entry, pack, unpack
+from .explain import Explanation
 from .flights import Flights
 from .keys import request_key
 from .policy import (
@@ -131,6 +133,7 @@ class Cache:
         supported_call_types: Sequence[str] | None = None,
         stale_while_revalidate: str | float | None = None,
         stale_if_error: str | float | None = None,
+        keep_requests: bool = False,
         single_flight: bool = True,
         lease_ttl: float = 10.0,
         budget: float = 0.1,
@@ -165,7 +168,7 @@ class Cache:
         self.single_flight, self.lease_ttl, self.budget, self.clock = single_flight, lease_ttl, budget, clock
         if on_key_error not in ("raise", "skip"):
             raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
-        self.on_key_error = on_key_error
+        self.on_key_error, self.keep_requests = on_key_error, keep_requests
         self.flights = Flights()
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
@@ -393,6 +396,46 @@ class Cache:
             yield Io(store.release, store.arelease, (key, token))
         except Exception as error:
             self._failed("lease", error, self._writing)
+
+    # ── explaining ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def explain(self, model: str, messages: Any = None, **params: Any) -> Explanation:
+        """Why a call with these arguments would hit or miss: the nearest entry and what differs. Sends nothing."""
+        request: Request = settings.shape(model, messages, **params)
+        controls = self.controls(params.get("cache") if not isinstance(params.get("cache"), Cache) else None)
+        key = self.entry_key(request, controls, model, messages, params)
+        if key is None:
+            return Explanation(False, "", "the key function failed, so the call is not cached.")
+        entry = run(self.read(key, controls))
+        if entry is not None:
+            return Explanation(True, key, f"stored {max(0.0, self.clock() - entry.stored_at):.0f} s ago.")
+        parts = keys.component_digests(request)
+        best = explain.nearest(parts, self._described(key.partition(":")[0] + ":"))
+        if best is None:
+            return Explanation(False, key, "nothing is stored in this namespace.")
+        other, notes, names = best
+        if not names:
+            return Explanation(False, key, self._same_request(other, key), other)
+        reason = f"no entry has this key; the nearest differs in {names[0]}" + (
+            f" and {len(names) - 1} more." if len(names) > 1 else "."
+        )
+        return Explanation(False, key, reason, other, explain.differences(names, parts, keys.texts(request), notes))
+
+    def _same_request(self, other: str, key: str) -> str:
+        if other == key:
+            return "the same request is stored, but too old."
+        return "the same request is stored under another key: another seed, sample, epoch or scope, or another key function."
+
+    def _described(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The keys and notes of entries, at most `explain.MOST`."""
+        for record in itertools.islice(self.store.scan(prefix), explain.MOST):
+            data = self.store.get(record.key)
+            if data is None:
+                continue
+            try:
+                yield record.key, unpack(data, verify=False).described()
+            except ValueError:
+                continue
 
     # ── trouble ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,7 +12,7 @@ from ..caching import leases
 from ..caching.cache import Cache
 from ..caching.entry import Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
-from ..caching.keys import component_digests
+from ..caching.keys import component_digests, texts
 from ..caching.policy import Controls, may_store_answer
 from ..core.flow import Flow, Io
 from ..core.types import Options, Request
@@ -277,7 +277,7 @@ class Landing(NamedTuple):
         chunks = tuple(stream.chunks) if stream is not None else ()
         timing = tuple(stream.moments) if stream is not None else ()
         ttl = shorter(controls.ttl, getattr(answer, "lifetime", None))
-        entry = Entry(cache.clock(), ttl, body, chunks, timing, notes_of(request))
+        entry = Entry(cache.clock(), ttl, body, chunks, timing, notes_of(request, cache.keep_requests))
         if controls.may_store and is_worth_storing(answer):
             yield from cache.write(key, entry)
         elif controls.may_store:
@@ -316,8 +316,11 @@ def shorter(ttl: float | None, lifetime: float | None) -> float | None:
     return ttl if lifetime is None else lifetime if ttl is None else min(ttl, lifetime)
 
 
-def notes_of(request: Request) -> bytes:
-    """What is kept beside an answer: which model, and a digest of each part of the request. No text, no key."""
+def notes_of(request: Request, keep_request: bool) -> bytes:
+    """What is kept beside an answer: which model, and a digest of each part of the request; its text only if asked for."""
     import orjson
 
-    return orjson.dumps({"model": request.full_model, "parts": component_digests(request)})
+    notes = {"model": request.full_model, "parts": component_digests(request)}
+    if keep_request:
+        notes["request"] = texts(request)
+    return orjson.dumps(notes)

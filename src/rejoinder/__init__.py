@@ -19,6 +19,7 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .caching.cache import Cache as Cache
     from .caching.entry import Entry as Entry
+    from .caching.explain import Explanation as Explanation
     from .caching.policy import CachePolicy as CachePolicy
     from .caching.stores.base import Record as Record
     from .caching.stores.base import Store as Store
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "caching.cache": ("Cache",),
     "caching.entry": ("Entry",),
+    "caching.explain": ("Explanation",),
     "caching.policy": ("CachePolicy",),
     "caching.stores.base": ("Record", "Store"),
     "core.answers": ("CacheInfo", "Chunk", "Completion", "Usage"),

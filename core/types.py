@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 Message = Mapping[str, Any]
 
+BEARER = "Bearer "
+"""How a key starts that is an access token of Azure's."""
+
 
 class Request(NamedTuple):
     """What is asked of a model: everything that can change the answer, and nothing that cannot.

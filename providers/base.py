@@ -133,6 +133,8 @@ class Provider:
     """Environment variables that may hold the key, the first that is set counts."""
     base_env: tuple[str, ...] = ()
     """Environment variables that may hold another base URL."""
+    version_env: tuple[str, ...] = ()
+    """Environment variables that may hold the API version, for a vendor that has one."""
     needs_key: bool = True
     open_ended: bool = False
     """True if it takes parameters that OpenAI does not know (sampling of local servers, say): they are passed on."""

@@ -79,7 +79,8 @@ def api_key(provider: Provider, options: Options, request: Request) -> str | Non
     if not request.api_base:
         from ..core.api_errors import invalid
 
-        raise invalid(f"{provider.name!r} has no base URL of its own. Pass api_base=.", provider=provider.name)
+        said = " or set " + " or ".join(provider.base_env) if provider.base_env else ""
+        raise invalid(f"{provider.name!r} has no base URL of its own. Pass api_base={said}.", provider=provider.name)
     if provider.needs_key:
         from ..core.api_errors import MissingAPIKey, local_error
 

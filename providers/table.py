@@ -9,11 +9,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..core.errors import UnknownProvider, suggestion
 from .base import Codec, Provider
 from .fixes import COMMON, STRAY_USAGE
+
+if TYPE_CHECKING:
+    from .openai import OpenAICodec
 
 
 def _google_token() -> str:
@@ -74,6 +78,38 @@ ROWS = (
         credential=_google_token,
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11
     ),
+    Provider(
+        "azure",
+        "",
+        codec="azure",
+        key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_AD_TOKEN"),
+        base_env=("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"),
+        version_env=("AZURE_API_VERSION", "OPENAI_API_VERSION"),
+        endpoints=_lacks("rerank"),
+        fix=COMMON,
+        docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",  # 2026-11
+    ),
+    # Models of other vendors at Azure, under …/models or …/openai/v1.
+    Provider(
+        "azure_ai",
+        "",
+        codec="azure",
+        key_env=("AZURE_AI_API_KEY",),
+        base_env=("AZURE_AI_API_BASE",),
+        version_env=("AZURE_AI_API_VERSION",),
+        endpoints=_only("chat", "embedding"),
+        open_ended=True,
+        fix=COMMON,
+        docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",  # 2026-11, and recorded answers
+    ),
+    Provider(
+        "cohere",
+        "https://api.cohere.com",
+        codec="cohere",
+        key_env=("COHERE_API_KEY", "CO_API_KEY"),
+        base_env=("COHERE_API_BASE", "CO_API_URL"),
+        docs="https://docs.cohere.com/reference/chat",  # 2026-11; the variables CO_… are the vendor's SDK's
+    ),
     # Any server that speaks the protocol; the caller says where.
     Provider(
         "openai_compatible",
@@ -95,6 +131,16 @@ ROWS = (
         open_ended=True,
         fix=COMMON,
         docs="https://docs.ollama.com/openai",  # 2026-11; recorded answers name their thinking `reasoning`
+    ),
+    # The same server's own protocol: thinking levels, context size, durations.
+    Provider(
+        "ollama_chat",
+        "http://localhost:11434",
+        codec="ollama",
+        key_env=("OLLAMA_API_KEY",),
+        base_env=("OLLAMA_API_BASE", "OLLAMA_HOST"),
+        needs_key=False,
+        docs="https://docs.ollama.com/api/chat",  # 2026-11
     ),
     Provider(
         "ollama_cloud",
@@ -626,6 +672,8 @@ OTHER_NAMES = {
     "workers_ai": "cloudflare",
     "x_ai": "xai",
     "custom_openai": "openai_compatible",
+    "azure_openai": "azure",
+    "cohere_chat": "cohere",
     "google": "gemini",
     "google_vertex": "vertex_ai",
     "vertex": "vertex_ai",
@@ -674,7 +722,7 @@ def _unknown(model: str, name: str, rest: str, row: Provider | None) -> str:
     return f"The model {model!r} does not say which provider. Write 'provider/{model}', for example 'openai/{model}'."
 
 
-def _openai() -> Codec:
+def _openai() -> OpenAICodec:
     from .openai import OpenAICodec
 
     return OpenAICodec(PROVIDERS)
@@ -698,8 +746,49 @@ def _vertex() -> Codec:
     return VertexCodec()
 
 
-def _endpoint(name: str) -> Callable[[], Codec]:
+def _cohere() -> Codec:
+    from .cohere import CohereCodec
+
+    return CohereCodec()
+
+
+def _cohere_embed() -> Codec:
+    from .cohere_endpoints import CohereEmbed
+
+    return CohereEmbed()
+
+
+def _cohere_rerank() -> Codec:
+    from .cohere_endpoints import CohereRerank
+
+    return CohereRerank()
+
+
+def _ollama() -> Codec:
+    from .ollama import OllamaCodec
+
+    return OllamaCodec()
+
+
+def _ollama_embed() -> Codec:
+    from .ollama import OllamaEmbed
+
+    return OllamaEmbed()
+
+
+def _azure(inner: Callable[[], OpenAICodec]) -> Callable[[], Codec]:
+    """What makes the codec of an OpenAI endpoint at Azure."""
+
     def make() -> Codec:
+        from .azure import AzureCodec
+
+        return AzureCodec(inner())
+
+    return make
+
+
+def _endpoint(name: str) -> Callable[[], OpenAICodec]:
+    def make() -> OpenAICodec:
         from . import openai_endpoints
 
         return openai_endpoints.codec(name)
@@ -712,7 +801,14 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("anthropic", "chat"): _anthropic,
     ("gemini", "chat"): _gemini,
     ("vertex_ai", "chat"): _vertex,
+    ("cohere", "chat"): _cohere,
+    ("cohere", "embedding"): _cohere_embed,
+    ("cohere", "rerank"): _cohere_rerank,
+    ("ollama", "chat"): _ollama,
+    ("ollama", "embedding"): _ollama_embed,
+    ("azure", "chat"): _azure(_openai),
     **{("openai", name): _endpoint(name) for name in ENDPOINTS},
+    **{("azure", name): _azure(_endpoint(name)) for name in ENDPOINTS},
 }
 """One per protocol and endpoint; each loads its module when it is first used."""
 
@@ -733,6 +829,11 @@ def api_base(provider: Provider, given: str | None) -> str:
         if value:
             return _whole_url(value, provider)
     return provider.base_url
+
+
+def api_version(provider: Provider, given: str | None) -> str | None:
+    """The API version that a call asks for; None where the vendor has none, or a usual one."""
+    return given or next((value for name in provider.version_env if (value := os.environ.get(name))), None)
 
 
 def _whole_url(value: str, provider: Provider) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
@@ -62,6 +62,10 @@ class Params(TypedDict, total=False):
     base_url: str | None
     """The same as `api_base`."""
     api_version: str | None
+    azure_ad_token: str | None
+    """An Entra token, for Azure, instead of a key."""
+    azure_ad_token_provider: Callable[[], str] | None
+    """Gives an Entra token before each call: azure-identity's `get_bearer_token_provider(…)`."""
     client: Any
     """An SDK client of your own, or an `Echo`."""
     extra_body: Mapping[str, Any] | None

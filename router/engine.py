@@ -176,7 +176,18 @@ def default_cache() -> Cache:
         return _default
 
 
-OF_ONE_PLACE = frozenset({"api_key", "api_base", "base_url", "api_version", "client", "extra_headers"})
+OF_ONE_PLACE = frozenset(
+    {
+        "api_base",
+        "api_key",
+        "api_version",
+        "azure_ad_token",
+        "azure_ad_token_provider",
+        "base_url",
+        "client",
+        "extra_headers",
+    }
+)
 """Arguments that belong to the first model's provider, and are not shown to another."""
 
 

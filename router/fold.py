@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-JOINED = frozenset({"content", "refusal", "reasoning_content", "reasoning", "arguments"})
+JOINED = frozenset({"content", "refusal", "reasoning_content", "reasoning", "tool_plan", "arguments"})
 """Texts that come in pieces. Any other text counts once, its last value."""
 
 

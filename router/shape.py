@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..core import settings
-from ..core.types import Options, Request
+from ..core.types import BEARER, Options, Request
 from ..providers import table
 
 new = tuple.__new__  # half the time of the class's own call; the test of shapes holds the order of the fields
@@ -16,6 +16,8 @@ OURS = frozenset(
         "api_base",
         "api_key",
         "api_version",
+        "azure_ad_token",
+        "azure_ad_token_provider",
         "base_url",
         "cache",
         "caching",
@@ -73,7 +75,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
     base = table.api_base(provider, get("api_base") or get("base_url"))
-    if params.keys().isdisjoint(RARE):
+    if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
         "chat",
@@ -84,7 +86,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
         parameters,
         get("extra_body"),
         get("extra_headers"),
-        get("api_version"),
+        table.api_version(provider, get("api_version")),
         bool(get("stream")),
         get("stream_options"),
     )
@@ -105,13 +107,42 @@ def options_of(params: Mapping[str, Any]) -> Options:
         raise _invalid(f"timeout={timeout!r} must be more than 0 seconds.")
     drop = get("drop_params")
     return Options(
-        api_key=get("api_key"),
+        api_key=_credential(params),
         timeout=timeout,
         num_retries=retries,
         deadline=get("deadline"),
         drop_params=settings.drop_params if drop is None else bool(drop),
         client=get("client"),
     )
+
+
+def _credential(params: Mapping[str, Any]) -> Any:
+    """The caller's key, or Entra token as one: "Bearer …". A provider of tokens is asked before each call."""
+    key, token = params.get("api_key"), params.get("azure_ad_token")
+    provider = params.get("azure_ad_token_provider")
+    if sum(value is not None for value in (key, token, provider)) > 1:
+        raise _invalid("Give one of api_key, azure_ad_token and azure_ad_token_provider; each is a credential.")
+    if token is not None:
+        return f"{BEARER}{token}"
+    return key if provider is None else TokenProvider(provider)
+
+
+class TokenProvider(NamedTuple):
+    """Gives Azure's access tokens as keys. Equal to another over the same function."""
+
+    give: Callable[[], Any]
+
+    def __call__(self) -> str:
+        token = self.give()
+        if not isinstance(token, str) or not token:
+            close = getattr(token, "close", None)
+            if close is not None:
+                close()  # a coroutine that nobody will wait for
+            raise _invalid(
+                f"azure_ad_token_provider gave {_short(token)}; it must give text. "
+                "Of azure-identity take get_bearer_token_provider from azure.identity, not from azure.identity.aio."
+            )
+        return f"{BEARER}{token}"
 
 
 def check(request: Request) -> None:

@@ -139,7 +139,7 @@ class TokenProvider(NamedTuple):
             if close is not None:
                 close()  # a coroutine that nobody will wait for
             raise _invalid(
-                f"azure_ad_token_provider gave {_short(token)}; it must give text. "
+                f"azure_ad_token_provider gave a {type(token).__name__}; it must give text that is not empty. "
                 "Of azure-identity take get_bearer_token_provider from azure.identity, not from azure.identity.aio."
             )
         return f"{BEARER}{token}"

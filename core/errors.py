@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)      a setting has a wrong value
     │   └── WrongType (TypeError)            … or a wrong type
     ├── UnknownProvider (ValueError)         no such provider, or a model name without one
+    ├── UnknownModel (LookupError)           no price or limit is known of this model
     ├── MissingPackage (ImportError)         an optional package is not installed
     ├── Misshapen (ValueError)               an answer that is none; raised only past a replay (in shape.py)
     ├── CacheError
@@ -43,6 +44,10 @@ class WrongType(ConfigurationError, TypeError):
 
 class UnknownProvider(RejoinderError, ValueError):
     """No provider of that name, or a model name that does not say which provider."""
+
+
+class UnknownModel(RejoinderError, LookupError):
+    """Nothing of what was asked (a price, a limit) is known of this model. It may well be called."""
 
 
 class MissingPackage(RejoinderError, ImportError):

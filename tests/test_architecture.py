@@ -33,12 +33,13 @@ EVERYWHERE = {"orjson"}
 FIRST_USE = {
     "core/answers.py": {"openai", "pydantic"},
     "core/api_errors.py": {"openai", "httpx2"},
+    "core/endpoint_answers.py": {"openai", "httpx2", "pydantic"},
     "providers/http.py": {"httpx2"},
     "providers/sdk.py": {"httpx2"},
 }
 """Files that are themselves imported only when a call is made, and what they may import at their head."""
 
-CORE_WITH_OPENAI = {"core/answers.py", "core/api_errors.py"}
+CORE_WITH_OPENAI = {"core/answers.py", "core/api_errors.py", "core/endpoint_answers.py"}
 """The leaves that need more than the standard library and orjson: openai's types and its errors."""
 
 SLOW = {"asyncio", "sqlite3", "ssl", "email", "logging"}

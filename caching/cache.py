@@ -103,11 +103,15 @@ class Cache:
     >>> rejoinder.cache = rejoinder.Cache(type="redis", host="localhost", port=6379)  # doctest: +SKIP
 
     `type` is "local" (this process's memory), "disk" (one SQLite file) or "redis"; or give `store=` an object of your
-    own. Layers are `Cache([first, second])`, or `next_cache=`: a hit in the second fills the first, a miss fills both. `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer
-    still serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails. `namespace` is a hard partition. `mode` is
-    "default_on" or "default_off" (only calls with `caching=True` or `cache=…` use it), or one of the modes of
-    `policy.MODES`. `budget` is how long a failing store may delay a call, in seconds. `on_key_error` is "raise", or
-    "skip" to answer a call uncached when a key function of the caller's own fails.
+    own. Layers are `Cache([first, second])`, or `next_cache=`: a hit in the second fills the first, a miss fills both.
+
+    `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer still
+    serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails.
+
+    `namespace` is a hard partition. `mode` is "default_on" or "default_off" (only calls with `caching=True` or
+    `cache=…` use it), or one of the modes of `policy.MODES`. `budget` is how long a failing store may delay a call, in
+    seconds. `on_key_error` is "raise", or "skip" to answer a call uncached when a key function of the caller's own
+    fails. With `keep_requests` an entry keeps its request's text too, for `explain`.
     """
 
     def __init__(
@@ -424,7 +428,7 @@ class Cache:
     def _same_request(self, other: str, key: str) -> str:
         if other == key:
             return "the same request is stored, but too old."
-        return "the same request is stored under another key: another seed, sample, epoch or scope, or another key function."
+        return "the same request is stored under another key: of another seed, sample, epoch, scope or key function."
 
     def _described(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The keys and notes of entries, at most `explain.MOST`."""

@@ -70,7 +70,7 @@ def pack(entry: Entry, *, deflate: bool = True) -> bytes:
 
 
 def unpack(data: bytes, *, verify: bool = True) -> Entry:
-    """The entry that `data` holds. Raises `BadEntry`. `verify=False` skips the checksum, for this process's own memory."""
+    """The entry that `data` holds. Raises `BadEntry`. `verify=False` skips the checksum: the store has its own."""
     try:
         magic, flags, stored_at, ttl, body, chunks, timing, notes, crc = HEADER.unpack_from(data)
     except struct.error:

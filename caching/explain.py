@@ -1,7 +1,7 @@
 """Why did this call hit, or miss? The nearest stored entry, and what differs from it.
 
-Entries keep a digest of each part of their request, not its text. With `Cache(keep_requests=True)` they keep the request
-too, and the explanation can show where two texts part.
+Entries keep a digest of each part of their request, not its text. With `Cache(keep_requests=True)` they keep the
+request too, and the explanation can show where two texts part.
 """
 
 from __future__ import annotations

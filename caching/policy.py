@@ -144,7 +144,8 @@ def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
     for name in given:
         if name not in CALL_CONTROLS:
             raise ConfigurationError(
-                f"cache={{{name!r}: …}} is not known; there are {', '.join(CALL_CONTROLS)}.{suggestion(str(name), CALL_CONTROLS)}"
+                f"cache={{{name!r}: …}} is not known; there are {', '.join(CALL_CONTROLS)}."
+                + suggestion(str(name), CALL_CONTROLS)
             )
     if "mode" in given:
         base = controls_for_mode(check_mode(given["mode"], "cache mode"), base.ttl)

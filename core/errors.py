@@ -16,7 +16,8 @@
     ├── BadRequestError                      400, 413
     │   ├── ContextWindowExceeded            the prompt is too long for the model
     │   └── ContentPolicyViolation           the vendor's filter refused the prompt
-    ├── AuthenticationError 401 · PermissionDeniedError 403 · NotFoundError 404 · ConflictError 409 · UnprocessableEntityError 422
+    ├── AuthenticationError 401 · PermissionDeniedError 403 · NotFoundError 404
+    ├── ConflictError 409 · UnprocessableEntityError 422
     ├── RateLimitError 429 · InternalServerError 5xx
     └── APIConnectionError                   no answer
         └── APITimeoutError                  no answer in time

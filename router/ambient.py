@@ -70,7 +70,7 @@ def warm_up(*models: str) -> None:
     from ..core import answers, api_errors
     from ..providers import http, table
 
-    assert answers and api_errors and http
+    assert all((answers, api_errors, http))  # imported for their own sake
     for model in models:
         provider, _ = table.resolve(model)
         table.codec(provider.codec)

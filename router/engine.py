@@ -37,7 +37,7 @@ def begin(model: str, messages: Any, params: Params, call_type: str) -> Found | 
 
 
 def begin_with(request: Request, model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
-    """The same for a request of any endpoint. `model`, `messages` and `params` are what a key function is called with."""
+    """The same for a request of any endpoint. A key function is called with `model`, `messages` and `params`."""
     cache = cache_for(params, call_type)
     if cache is None:
         return ask(request, options_of(params), None)

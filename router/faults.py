@@ -1,4 +1,4 @@
-"""Every way in which a vendor can fail, as an exception of its class. Vendors' errors are mapped here and nowhere else."""
+"""Every way in which a vendor can fail, as an exception of its class. This is the one place where errors are mapped."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def failure_error(
 
 
 def translated(error: Exception, request: Request, place: Deployment) -> Exception:
-    """Any exception of an attempt as one of ours; what is not the vendor's or the network's fault is raised as it is."""
+    """Any exception of an attempt as one of ours. What is neither the vendor's nor the network's fault is raised."""
     from ..core.api_errors import APIError
 
     if isinstance(error, ProviderFault):

@@ -69,7 +69,7 @@ def test_empty_cache_says_so() -> None:
 
 def test_same_request_in_another_epoch_is_named_as_such(cache: rejoinder.Cache) -> None:
     with rejoinder.epoch(3):
-        assert "another seed, sample, epoch or scope" in cache.explain(**CALL).reason
+        assert "another seed, sample, epoch" in cache.explain(**CALL).reason
 
 
 def test_explaining_sends_nothing() -> None:

@@ -32,7 +32,7 @@ class Store(ABC):
     """The word for it in `Cache(type=…)`, in messages and in statistics."""
 
     instant: ClassVar[bool] = False
-    """True if `get` never waits for a network, and is quicker than the way to a thread: event loops call it directly."""
+    """True if `get` waits for no network and is quicker than the way to a thread: event loops call it directly."""
 
     checked: ClassVar[bool] = False
     """True if what `get` gives is what `set` was given: the store has its own checksum, or needs none."""
@@ -74,7 +74,7 @@ class Store(ABC):
         """Remove what has expired, where the medium does not do so by itself; how many there were."""
         return 0
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every medium has something to close
         """Release connections and files. A closed store may be used again, and then opens anew."""
 
     def lease(self, key: str, ttl: float) -> str | None:

@@ -366,7 +366,7 @@ def _keys(lanes: WeakKeyDictionary[AbstractEventLoop, _Lane]) -> list[AbstractEv
 def _get_lean(client: Any, name: str) -> Any:
     """One GET over a pooled connection, without the client's layers of commands and options: a quarter less time.
 
-    A connection that was interrupted between the two halves is no danger: the pool throws away one that has data unread.
+    A connection that was interrupted between the two halves is no danger: the pool throws away one with data unread.
     """
     pool = client.connection_pool
     connection = pool.get_connection()

@@ -317,7 +317,7 @@ def shorter(ttl: float | None, lifetime: float | None) -> float | None:
 
 
 def notes_of(request: Request, keep_request: bool) -> bytes:
-    """What is kept beside an answer: the model, and a digest of each part of the request; its text only if asked for."""
+    """What is kept beside an answer: the model, and a digest of each part of the request; its text only if asked."""
     import orjson
 
     notes = {"model": request.full_model, "parts": component_digests(request)}

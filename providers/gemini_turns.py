@@ -115,7 +115,8 @@ class Turn:
         self._beside: Json = {}
         self._logprobs: list[Json] = []
         self._parts: list[Json] = []
-        self._said: Json = {}
+        self._said: dict[str, list[str]] = {}
+        """The pieces of its texts, by their field of the message."""
         self._calls: list[Json] = []
         self._images: list[Json] = []
         self._signature: str | None = None
@@ -145,13 +146,15 @@ class Turn:
     def block(self, feedback: Mapping[str, Any]) -> list[tuple[Json, Any]]:
         """The prompt was blocked, and nobody speaks."""
         self.reason = text_of(feedback["blockReason"])
-        self._said["refusal"] = text_of(feedback.get("blockReasonMessage")) or f"The prompt was blocked: {self.reason}."
-        return [({"refusal": self._said["refusal"]}, None)]
+        refusal = text_of(feedback.get("blockReasonMessage")) or f"The prompt was blocked: {self.reason}."
+        self._said["refusal"] = [refusal]
+        return [({"refusal": refusal}, None)]
 
     def message(self) -> Json:
         """The whole message."""
         closing = self.closing()
-        message: Json = {"role": "assistant", "content": None, **self._said, **closing}
+        texts = {name: "".join(pieces) for name, pieces in self._said.items()}
+        message: Json = {"role": "assistant", "content": None, **texts, **closing}
         if self._calls:
             message["tool_calls"] = [
                 {name: value for name, value in call.items() if name != "index"} for call in self._calls
@@ -168,7 +171,7 @@ class Turn:
         if "content" not in self._said and not self._calls and "refusal" not in self._said:
             delta["content"] = ""
         if not self._fits:
-            delta["content_parts"] = self._parts
+            delta["content_parts"] = joined_texts(self._parts)
         elif self._signature:
             delta["extra_content"] = {"google": {"thought_signature": self._signature}}
         return delta
@@ -206,12 +209,7 @@ class Turn:
         """Notes the part, and whether it still is where OpenAI's shape would put it."""
         self._fits = self._fits and rank is not None and rank >= self._rank and part.keys() <= PART_FIELDS
         self._rank = self._rank if rank is None else rank
-        last = self._parts[-1] if self._parts else {}
-        texts = "text" in last and "text" in part and last.keys() | part.keys() <= MERGEABLE
-        if texts and bool(last.get("thought")) == bool(part.get("thought")):
-            last["text"] += part["text"]
-        else:
-            self._parts.append(dict(part))
+        self._parts.append(part)
 
     def _take_text(self, part: Json, signature: str) -> Json:
         text, thought = text_of(part["text"]), bool(part.get("thought"))
@@ -224,7 +222,7 @@ class Turn:
         if not text:
             return {}
         name = "reasoning_content" if thought else "content"
-        self._said[name] = self._said.get(name, "") + text
+        self._said.setdefault(name, []).append(text)
         return {name: text}
 
     def _take_call(self, part: Json, signature: str) -> Json:
@@ -262,6 +260,20 @@ class Turn:
         said = signed({"index": len(self._calls), **said}, text_of(part.get("thoughtSignature")))
         self._calls.append(said)
         return {"tool_calls": [said]}
+
+
+def joined_texts(parts: list[Json]) -> list[Json]:
+    """`parts` with neighbouring texts of one kind, where none is signed, made one."""
+    joined: list[Json] = []
+    for _, group in itertools.groupby(parts, _kind):
+        first, *rest = group
+        joined.append({**first, "text": "".join(part["text"] for part in (first, *rest))} if rest else first)
+    return joined
+
+
+def _kind(part: Json) -> Any:
+    """What parts that may be joined have in common; no other part has it."""
+    return bool(part.get("thought")) if "text" in part and part.keys() <= MERGEABLE else id(part)
 
 
 def signed(holder: Json, signature: str) -> Json:

@@ -74,6 +74,7 @@ ROWS = (
         "vertex_ai",
         "https://aiplatform.googleapis.com/v1beta1",
         codec="vertex_ai",
+        needs_key=False,
         base_env=("VERTEXAI_API_BASE", "GOOGLE_VERTEX_BASE_URL"),
         credential=_google_token,
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11

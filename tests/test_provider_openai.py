@@ -246,7 +246,7 @@ def test_stream_may_end_without_done(speaker: Codec) -> None:
 def test_stream_cut_inside_its_last_event_is_no_answer(cut: int, speaker: Codec) -> None:
     with pytest.raises(ProviderFault) as caught:
         read_stream(speaker, events(CHUNK, LAST).rstrip()[:-cut])
-    assert caught.value.failure == ("The stream ended before the answer did.", "incomplete_stream", None, 502)
+    assert caught.value.failure[:4] == ("The stream ended before the answer did.", "incomplete_stream", None, 502)
 
 
 def test_empty_finish_reason_ends_nothing(speaker: Codec) -> None:

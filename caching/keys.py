@@ -52,10 +52,11 @@ NOT_IN_KEY_PARAMETERS = frozenset(
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
-        "store",
     }
 )
-"""Parameters that reach the wire and cannot change the answer: marks for the vendor's prompt cache, and bookkeeping."""
+"""Parameters that cannot change the answer: marks for the vendor's prompt cache, and what is for the caller's logs.
+
+`store` is not one of them: by the id of an answer that the vendor has kept one can go on, by another's not."""
 
 NOT_IN_KEY_HEADERS = frozenset(
     {
@@ -312,7 +313,7 @@ def texts(request: Request) -> dict[str, Any]:
 
 def _canonical_or_none(value: Any) -> Any:
     try:
-        return canonical(value)
+        return orjson.loads(encode(canonical(value)))
     except (NotJSON, RecursionError):
         return None
 

@@ -5,6 +5,7 @@
     │   └── WrongType (TypeError)            … or a wrong type
     ├── UnknownProvider (ValueError)         no such provider, or a model name without one
     ├── UnknownModel (LookupError)           no price or limit is known of this model
+    ├── NotJSON (ValueError)                 an argument that JSON cannot say (forms.py); from a call, InvalidRequest
     ├── MissingPackage (ImportError)         an optional package is not installed
     ├── Misshapen (ValueError)               an answer that is none; raised only past a replay (in shape.py)
     ├── CacheError

@@ -25,7 +25,7 @@ from openai import NOT_GIVEN
 import rejoinder
 from rejoinder import Cache, CacheKeyError, Echo, InvalidRequest
 from rejoinder.caching import keys
-from rejoinder.caching.keys import canonical, component_digests, encode, request_key
+from rejoinder.caching.keys import canonical, component_digests, encode, request_key, texts
 from rejoinder.core.forms import NotJSON, fault
 from rejoinder.core.schema import response_format, strict
 from rejoinder.core.types import Options, Request
@@ -55,6 +55,8 @@ def key(value: Any) -> str:
 ARGUMENTS_IN_KEY = {"api_base", "api_version", "base_url", "extra_body", "extra_headers", "messages", "model"}
 ARGUMENTS_NOT_IN_KEY = {
     "api_key",
+    "azure_ad_token",
+    "azure_ad_token_provider",
     "cache",
     "caching",
     "client",
@@ -101,6 +103,7 @@ PARAMETERS_IN_KEY = {
     "speed",
     "stop",
     "stop_sequences",
+    "store",
     "temperature",
     "thinking",
     "tool_choice",
@@ -526,6 +529,13 @@ def test_component_digests_never_raise() -> None:
     digests = component_digests(odd)
     assert digests["parameters"] == {"temperature": ""}
     assert digests["extra_body"] == {"x": ""}
+
+
+def test_texts_of_a_request_are_json_whatever_it_is() -> None:
+    odd = request(parameters={"logit_bias": {1: 2}, "seed": 2**64}, extra_body={"x": circle, "y": b"y"})
+    kept = json.loads(json.dumps(texts(odd)))
+    assert kept["parameters"] == {"logit_bias": {"1": 2}, "seed": None}
+    assert kept["extra_body"] == {"x": None, "y": None}
 
 
 # keys of the caller's own

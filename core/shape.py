@@ -7,7 +7,6 @@ place in the shape but may matter is kept beside it under `vendor_<name>`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -390,7 +389,7 @@ def _count(value: Any) -> int | None:
     if isinstance(value, int):
         return value
     if isinstance(value, float):
-        return round(value) if math.isfinite(value) else None
+        return round(value) if abs(value) < 2**63 else None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     return None

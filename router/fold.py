@@ -32,6 +32,8 @@ def _fold_choice(into: dict[str, Any], choice: dict[str, Any]) -> None:
             _fold_delta(into["message"], value or {})
         elif name == "logprobs" and value:
             into["logprobs"] = _joined_logprobs(into.get("logprobs"), value)
+        elif isinstance(value, dict) and isinstance(into.get(name), dict):  # Azure's filters, a few with each piece
+            into[name] = {**into[name], **value}
         elif value is not None:
             into[name] = value
 

@@ -390,7 +390,8 @@ class Cache:
         """Give a lease back without waiting: a cancelled task may not, nor may what a garbage collection runs."""
         if token:
             with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
-                threading.Thread(target=lambda: run(self.give_lease(key, token)), daemon=True).start()
+                # No daemon: a process that ends after an interrupt should not make others wait for its lease to run out.
+                threading.Thread(target=lambda: run(self.give_lease(key, token))).start()
 
     def give_lease(self, key: str, token: str) -> Flow[None]:
         """Give a lease back; never raises."""

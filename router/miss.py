@@ -162,6 +162,11 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
             landing.flight.token = waited
             landing = landing._replace(token=waited)
         return (yield from ask(request, options, landing))
+    except Exception as error:
+        landing._replace(token="").lose(error)
+        if landing.token:
+            yield from cache.give_lease(key, landing.token)
+        raise
     except BaseException as error:
         landing.lose(error)
         raise

@@ -31,7 +31,7 @@ from ..core.types import Message
 
 Part = dict[str, Any]
 
-WITH_BUDGET = re.compile(r"gemini-[12]\b|gemini-(pro|ultra)\b(?!-latest)|gemma|learnlm")
+WITH_LEVELS = re.compile(r"gemini-([3-9]|[1-9]\d)|gemini-[a-z-]+-latest$")
 NO_SIGNATURE = "skip_thought_signature_validator"
 """https://ai.google.dev/gemini-api/docs/thought-signatures#faqs (2026-11)"""
 
@@ -41,7 +41,7 @@ AUDIO_TYPES = {"mp3": "audio/mpeg", "pcm16": "audio/pcm"}
 
 def has_levels(model: str) -> bool:
     """Whether a model thinks in levels and signs its thoughts (Gemini 3 and later); else it has a thinking budget."""
-    return not WITH_BUDGET.search(model)
+    return bool(WITH_LEVELS.search(model))
 
 
 def conversation(messages: Iterable[Message], model: str) -> tuple[list[Part], list[dict[str, Any]]]:

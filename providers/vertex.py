@@ -57,10 +57,8 @@ class VertexCodec(GeminiCodec):
         if project and "/projects/" not in base:
             place = f"/projects/{quote(project)}/locations/{quote(_location(request.parameters))}"
         model = quote(request.model, safe="/@:")
-        if "/publishers/" not in base and not model.startswith("publishers/"):
-            model = f"publishers/google/models/{model}"
-        elif not model.startswith("publishers/"):
-            model = f"models/{model}"
+        if not model.startswith(("publishers/", "endpoints/")):
+            model = f"models/{model}" if "/publishers/" in base else f"publishers/google/models/{model}"
         return f"{place}/{model}:" + ("streamGenerateContent?alt=sse" if request.stream else "generateContent")
 
     def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:

@@ -302,10 +302,11 @@ def test_another_vendors_calls_get_the_signature_that_stands_for_none() -> None:
     said = (USER, called(call("a"), call("b")), result("a"), result("b"))
     signatures = {
         model: [part.get("thoughtSignature") for part in contents(*said, model=model)[1]["parts"]]
-        for model in ("gemini-2.5-pro", "gemini-3.8-flash", "gemini-flash-latest")
+        for model in ("gemini-2.5-pro", "gemma-3-27b-it", "gemini-3.8-flash", "gemini-flash-latest")
     }
     skip = ["skip_thought_signature_validator", None]
-    assert signatures == {"gemini-2.5-pro": [None, None], "gemini-3.8-flash": skip, "gemini-flash-latest": skip}
+    none = [None, None]
+    assert list(signatures.values()) == [none, none, skip, skip]
 
 
 def test_thoughts_are_not_sent_back() -> None:
@@ -830,6 +831,12 @@ def test_a_location_is_in_the_host_and_the_path(no_environment: pytest.MonkeyPat
     no_environment.setenv("GOOGLE_CLOUD_PROJECT", "q")
     no_environment.setenv("GOOGLE_CLOUD_LOCATION", "us-east5")
     assert "us-east5-aiplatform.googleapis.com/v1beta1/projects/q/locations/us-east5" in vertex_url()
+
+
+def test_a_model_may_be_another_publishers_or_an_endpoint(no_environment: pytest.MonkeyPatch) -> None:
+    place = f"{vertex.BASE}/projects/p/locations/global"
+    for model in ("publishers/other/models/m", "endpoints/123"):
+        assert vertex_url(model=model, vertex_project="p") == f"{place}/{model}:generateContent"
 
 
 def test_without_a_project_it_is_express_mode(no_environment: pytest.MonkeyPatch) -> None:

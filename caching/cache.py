@@ -41,6 +41,7 @@ from .policy import (
     with_dict,
     with_policy,
 )
+from .seal import Encrypter, Keys, Signer
 from .stores.base import Store
 
 log = logging.getLogger("rejoinder")
@@ -51,7 +52,7 @@ ENDPOINTS = (
 )
 CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""
-TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis"}
+TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis", "sql": "sql"}
 COUNTERS = (
     "hits",
     "misses",
@@ -111,7 +112,8 @@ class Cache:
     `namespace` is a hard partition. `mode` is "default_on" or "default_off" (only calls with `caching=True` or
     `cache=…` use it), or one of the modes of `policy.MODES`. `budget` is how long a failing store may delay a call, in
     seconds. `on_key_error` is "raise", or "skip" to answer a call uncached when a key function of the caller's own
-    fails. With `keep_requests` an entry keeps its request's text too, for `explain`.
+    fails. With `keep_requests` an entry keeps its request's text too, for `explain`. `sign_with` (a key, or several,
+    of which the first signs) or `encrypt_with` (the same, or such by namespace) make entries that others cannot forge.
     """
 
     def __init__(
@@ -138,6 +140,8 @@ class Cache:
         stale_while_revalidate: str | float | None = None,
         stale_if_error: str | float | None = None,
         keep_requests: bool = False,
+        sign_with: Keys | None = None,
+        encrypt_with: Keys | Mapping[str, Keys] | None = None,
         single_flight: bool = True,
         lease_ttl: float = 10.0,
         budget: float = 0.1,
@@ -173,6 +177,7 @@ class Cache:
         if on_key_error not in ("raise", "skip"):
             raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
         self.on_key_error, self.keep_requests = on_key_error, keep_requests
+        self._seal = sealer(sign_with, encrypt_with)
         self.flights = Flights()
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
@@ -257,7 +262,7 @@ class Cache:
         if data is None:
             return None
         try:
-            return self._fresh(unpack(data, verify=not self.store.checked), controls)
+            return self._fresh(self._unpacked(key, data), controls)
         except BadEntry as error:
             yield from self.set_aside(key, f"{error}")
             return None
@@ -277,7 +282,7 @@ class Cache:
         if data is None:
             return None
         try:
-            return self._fresh(unpack(data, verify=not self.store.checked), controls)
+            return self._fresh(self._unpacked(key, data), controls)
         except BadEntry as error:
             run(self.set_aside(key, f"{error}"))
             return None
@@ -297,6 +302,11 @@ class Cache:
             self._reading.succeed()
         return data
 
+    def _unpacked(self, key: str, data: bytes) -> Entry:
+        if self._seal is not None:
+            data = self._seal.open(key, data)
+        return unpack(data, verify=not self.store.checked)
+
     def _fresh(self, entry: Entry, controls: Controls) -> Entry | None:
         if entry.ttl is None and controls.max_age is None:
             return entry
@@ -311,7 +321,7 @@ class Cache:
         entry = None
         if data is not None:
             try:
-                entry = unpack(data, verify=not self.store.checked)
+                entry = self._unpacked(key, data)
             except BadEntry:
                 return None
         return entry if entry is not None and self.overdue(entry, controls) <= controls.grace else None
@@ -332,6 +342,8 @@ class Cache:
         kept = None if entry.ttl is None else entry.ttl + self.grace
         try:
             data = pack(entry, deflate=not store.in_process)
+            if self._seal is not None:
+                data = self._seal.close(key, data)
             if store.in_process:
                 store.set(key, data, kept)
             else:
@@ -390,7 +402,7 @@ class Cache:
         """Give a lease back without waiting: a cancelled task may not, nor may what a garbage collection runs."""
         if token:
             with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
-                # No daemon: a process that ends after an interrupt should not make others wait for its lease to run out.
+                # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
                 threading.Thread(target=lambda: run(self.give_lease(key, token))).start()
 
     def give_lease(self, key: str, token: str) -> Flow[None]:
@@ -438,7 +450,7 @@ class Cache:
             if data is None:
                 continue
             try:
-                yield record.key, unpack(data, verify=False).described()
+                yield record.key, self._unpacked(record.key, data).described()
             except ValueError:
                 continue
 
@@ -596,6 +608,17 @@ def _call_types(given: Sequence[str] | None) -> frozenset[str]:
     return frozenset(CALL_TYPES if given is None else given)
 
 
+def sealer(sign_with: Keys | None, encrypt_with: Keys | Mapping[str, Keys] | None) -> Signer | Encrypter | None:
+    """What seals entries. Encryption (AES-GCM) proves who made an entry as a signature does: one is enough."""
+    if sign_with is not None and encrypt_with is not None:
+        raise ConfigurationError(
+            "Give sign_with= or encrypt_with=, not both: encrypted entries cannot be forged either."
+        )
+    if sign_with is not None:
+        return Signer(sign_with)
+    return None if encrypt_with is None else Encrypter(encrypt_with)
+
+
 def layered(layers: Sequence[Any], ttls: Sequence[float | None] | None = None) -> Store:
     """Caches or stores as one store; each cache's own TTL bounds its layer, unless `ttls` says otherwise."""
     from .stores.layers import LayeredStore
@@ -648,6 +671,12 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
     return RedisStore(url=url, budget=budget, **options)
 
 
+def _sql(options: dict[str, Any], budget: float) -> Store:
+    from .stores.sql import SQLStore
+
+    return SQLStore(budget=budget, **options)
+
+
 def _only(options: dict[str, Any], names: tuple[str, ...], type: str) -> dict[str, Any]:
     """`options`, if a store of this type knows them all."""
     for name in options:
@@ -656,4 +685,9 @@ def _only(options: dict[str, Any], names: tuple[str, ...], type: str) -> dict[st
     return dict(options)
 
 
-STORES: dict[str, Callable[[dict[str, Any], float], Store]] = {"local": _local, "disk": _disk, "redis": _redis}
+STORES: dict[str, Callable[[dict[str, Any], float], Store]] = {
+    "local": _local,
+    "disk": _disk,
+    "redis": _redis,
+    "sql": _sql,
+}

@@ -1,7 +1,8 @@
 """What callers of the endpoints beside chat get: openai's own types, which also read as mappings.
 
-Loaded on first use, when such an answer is first made. Embeddings and completions, which come in numbers, are validated;
-the others are built as the openai package itself builds them, which takes what a vendor adds or leaves out as it is.
+Loaded on first use, when such an answer is first made. Embeddings and completions, which come in numbers, are
+validated; the others are built as the openai package itself builds them, which takes what a vendor adds or leaves out
+as it is.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any, NamedTuple, get_args
 import httpx2
 import openai
 import orjson
-from openai.types import CompletionChoice, CreateEmbeddingResponse, Embedding, ImagesResponse, ModerationCreateResponse
 from openai.types import Completion as OpenAITextCompletion
+from openai.types import CompletionChoice, CreateEmbeddingResponse, Embedding, ImagesResponse, ModerationCreateResponse
 from openai.types.audio import Transcription as OpenAITranscription
 from openai.types.audio import TranscriptionDiarizedSegment, TranscriptionSegment, TranscriptionWord
 from openai.types.audio import Translation as OpenAITranslation
 from openai.types.create_embedding_response import Usage as OpenAIEmbeddingUsage
 from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from .answers import NOT_CACHED, CacheInfo, Mapped, Usage
 from .shape import Misshapen, parsed
@@ -41,7 +42,7 @@ class BatchInfo(NamedTuple):
     hit: bool
     """True if no item was asked for."""
     kind: str
-    """"exact" (all stored), "shared" (another caller's call under way answered some, none was asked), "partial", "none"."""
+    """"exact" (all stored), "shared" (all stored, or answered by another call under way), "partial" or "none"."""
     key: str | None
     """The key of the first item."""
     store: str | None
@@ -197,7 +198,7 @@ class Ranking(Answer, openai.BaseModel):
 
     id: str | None = None
     model: str | None = None
-    results: list[RankedDocument] = []
+    results: list[RankedDocument] = Field(default_factory=list)
     usage: Any = None
     meta: Any = None
     cache: bool = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from ..caching.cache import Cache, innermost
@@ -93,13 +93,15 @@ def look_up_stale(request: Request, params: Params, place: Place) -> Flow[Found]
         return serve(entry, "stale", cache, key, request, params)
 
 
-def complete_with_fallbacks(model: str, messages: Any, params: Params, call_type: str) -> Flow[Found]:
-    """One call, and the models that are asked in turn when it fails."""
+def complete_with_fallbacks(
+    model: str, messages: Any, params: Params, call_type: str, start: Callable[..., Any] = begin
+) -> Flow[Found]:
+    """One call, begun by `start`, and the models that are asked in turn when it fails."""
     attempts: tuple[Attempt, ...] = ()
     last: Exception | None = None
     for name, own in _candidates(model, params, params["fallbacks"] or ()):
         try:
-            found = begin(name, messages, own, call_type)
+            found = start(name, messages, own, call_type)
             return (yield from found) if isinstance(found, Generator) else found
         except RejoinderError as error:
             if not _may_fall_back(error):

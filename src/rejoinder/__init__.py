@@ -45,6 +45,17 @@ if TYPE_CHECKING:
     from .core.api_errors import PermissionDeniedError as PermissionDeniedError
     from .core.api_errors import RateLimitError as RateLimitError
     from .core.api_errors import UnprocessableEntityError as UnprocessableEntityError
+    from .core.endpoint_answers import BatchInfo as BatchInfo
+    from .core.endpoint_answers import Embeddings as Embeddings
+    from .core.endpoint_answers import Images as Images
+    from .core.endpoint_answers import Moderation as Moderation
+    from .core.endpoint_answers import RankedDocument as RankedDocument
+    from .core.endpoint_answers import Ranking as Ranking
+    from .core.endpoint_answers import Response as Response
+    from .core.endpoint_answers import Speech as Speech
+    from .core.endpoint_answers import TextCompletion as TextCompletion
+    from .core.endpoint_answers import Transcription as Transcription
+    from .core.endpoint_answers import Translation as Translation
     from .core.errors import CacheError as CacheError
     from .core.errors import CacheKeyError as CacheKeyError
     from .core.errors import CacheMiss as CacheMiss
@@ -61,9 +72,31 @@ if TYPE_CHECKING:
     from .router.ambient import warm_up as warm_up
     from .router.api import acompletion as acompletion
     from .router.api import completion as completion
+    from .router.batch import abatch_completion as abatch_completion
+    from .router.batch import abatch_completion_models as abatch_completion_models
+    from .router.batch import batch_completion as batch_completion
+    from .router.batch import batch_completion_models as batch_completion_models
     from .router.client import Client as Client
     from .router.client import OpenAIWrapper as OpenAIWrapper
     from .router.cost import completion_cost as completion_cost
+    from .router.endpoints import aembedding as aembedding
+    from .router.endpoints import aimage_generation as aimage_generation
+    from .router.endpoints import amoderation as amoderation
+    from .router.endpoints import arerank as arerank
+    from .router.endpoints import aresponses as aresponses
+    from .router.endpoints import aspeech as aspeech
+    from .router.endpoints import atext_completion as atext_completion
+    from .router.endpoints import atranscription as atranscription
+    from .router.endpoints import atranslation as atranslation
+    from .router.endpoints import embedding as embedding
+    from .router.endpoints import image_generation as image_generation
+    from .router.endpoints import moderation as moderation
+    from .router.endpoints import rerank as rerank
+    from .router.endpoints import responses as responses
+    from .router.endpoints import speech as speech
+    from .router.endpoints import text_completion as text_completion
+    from .router.endpoints import transcription as transcription
+    from .router.endpoints import translation as translation
     from .router.stream import AsyncStream as AsyncStream
     from .router.stream import Stream as Stream
 
@@ -99,6 +132,19 @@ _MODULES = {
         "RateLimitError",
         "UnprocessableEntityError",
     ),
+    "core.endpoint_answers": (
+        "BatchInfo",
+        "Embeddings",
+        "Images",
+        "Moderation",
+        "RankedDocument",
+        "Ranking",
+        "Response",
+        "Speech",
+        "TextCompletion",
+        "Transcription",
+        "Translation",
+    ),
     "core.errors": (
         "CacheError",
         "CacheKeyError",
@@ -112,8 +158,34 @@ _MODULES = {
     "providers.echo": ("Echo",),
     "router.ambient": ("disable_cache", "enable_cache", "epoch", "update_cache", "warm_up"),
     "router.api": ("acompletion", "completion"),
+    "router.batch": (
+        "abatch_completion",
+        "abatch_completion_models",
+        "batch_completion",
+        "batch_completion_models",
+    ),
     "router.client": ("Client", "OpenAIWrapper"),
     "router.cost": ("completion_cost",),
+    "router.endpoints": (
+        "aembedding",
+        "aimage_generation",
+        "amoderation",
+        "arerank",
+        "aresponses",
+        "aspeech",
+        "atext_completion",
+        "atranscription",
+        "atranslation",
+        "embedding",
+        "image_generation",
+        "moderation",
+        "rerank",
+        "responses",
+        "speech",
+        "text_completion",
+        "transcription",
+        "translation",
+    ),
     "router.stream": ("AsyncStream", "Stream"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

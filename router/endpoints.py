@@ -1,0 +1,478 @@
+"""The front door of the endpoints beside chat. Each goes the way of `completion`: cache, keys, retries, fallbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
+
+from ..core.flow import arun, run
+from ..core.types import Request
+from ..providers import table
+from .api import mocked
+from .embedding import begin_embedding
+from .engine import begin_with, complete_with_fallbacks
+from .miss import Streamed
+from .shape import OURS
+from .stream import AsyncStream, Stream
+
+if TYPE_CHECKING:
+    from ..core.endpoint_answers import (
+        Embeddings,
+        Images,
+        Moderation,
+        Ranking,
+        Response,
+        Speech,
+        TextCompletion,
+        Transcription,
+        Translation,
+    )
+
+
+class CallParams(TypedDict, total=False):
+    """What every call may be given: where it goes, how, and what the cache does. `api.Params` says what each means."""
+
+    api_key: Any
+    api_base: str | None
+    base_url: str | None
+    api_version: str | None
+    client: Any
+    extra_body: Mapping[str, Any] | None
+    extra_headers: Mapping[str, str] | None
+    timeout: Any
+    request_timeout: float | None
+    deadline: float | None
+    num_retries: int | None
+    max_retries: int | None
+    fallbacks: Any
+    drop_params: bool | None
+    mock_response: Any
+    metadata: Mapping[str, Any] | None
+    caching: bool | None
+    cache: Any
+
+
+class EmbeddingParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/embeddings/create"""
+
+    dimensions: int | None
+    encoding_format: str | None
+    """"float" or "base64"; with the latter vectors are text."""
+    user: str | None
+
+
+class TextParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/completions/create"""
+
+    best_of: int | None
+    echo: bool | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[Any, float] | None
+    logprobs: int | None
+    max_tokens: int | None
+    n: int | None
+    presence_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    stream_options: Mapping[str, Any] | None
+    suffix: str | None
+    temperature: float | None
+    top_p: float | None
+    user: str | None
+    replay_timing: bool | None
+
+
+class ResponsesParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/responses/create"""
+
+    background: bool | None
+    conversation: Any
+    include: Sequence[str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    parallel_tool_calls: bool | None
+    previous_response_id: str | None
+    prompt: Any
+    prompt_cache_key: str | None
+    prompt_cache_retention: str | None
+    reasoning: Any
+    safety_identifier: str | None
+    service_tier: str | None
+    store: bool | None
+    stream_options: Mapping[str, Any] | None
+    temperature: float | None
+    text: Any
+    text_format: Any
+    """A pydantic model class that the answer's text is to fit."""
+    tool_choice: Any
+    tools: Sequence[Any] | None
+    top_logprobs: int | None
+    top_p: float | None
+    truncation: str | None
+    user: str | None
+    replay_timing: bool | None
+
+
+class ImageParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/images/create"""
+
+    background: str | None
+    moderation: str | None
+    n: int | None
+    output_compression: int | None
+    output_format: str | None
+    quality: str | None
+    response_format: str | None
+    safety_identifier: str | None
+    size: str | None
+    style: str | None
+    user: str | None
+
+
+class HearingParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/audio/createTranscription"""
+
+    prompt: str | None
+    response_format: str | None
+    temperature: float | None
+
+
+class TranscriptionParams(HearingParams, total=False):
+    chunking_strategy: Any
+    include: Sequence[str] | None
+    language: str | None
+    timestamp_granularities: Sequence[str] | None
+
+
+class SpeechParams(CallParams, total=False):
+    """https://platform.openai.com/docs/api-reference/audio/createSpeech"""
+
+    instructions: str | None
+    response_format: str | None
+    speed: float | None
+
+
+class RerankParams(CallParams, total=False):
+    """https://docs.cohere.com/reference/rerank"""
+
+    rank_fields: Sequence[str] | None
+    max_chunks_per_doc: int | None
+    max_tokens_per_doc: int | None
+
+
+# From arguments to a request
+
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "embedding": ("input",),
+    "text_completion": ("prompt",),
+    "image_generation": ("prompt",),
+    "transcription": ("file",),
+    "translation": ("file",),
+    "speech": ("input",),
+    "moderation": ("input",),
+    "rerank": ("query", "documents"),
+}
+"""What a call cannot do without."""
+
+STREAMED = frozenset({"text_completion", "responses"})
+
+
+def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Request:
+    """The request of a call of `endpoint`. Raises `UnknownProvider` and `InvalidRequest`."""
+    if type(model) is not str or not model:
+        raise _invalid(f"model={model!r} must be text such as 'openai/gpt-4o'.")
+    provider, name = table.resolve(model)
+    get = params.get
+    request = Request(
+        endpoint,
+        provider.name,
+        name,
+        table.api_base(provider, get("api_base") or get("base_url")),
+        (),
+        {key: value for key, value in params.items() if key not in OURS and not _is_absent(value)},
+        get("extra_body"),
+        get("extra_headers"),
+        get("api_version"),
+        bool(get("stream")),
+        get("stream_options"),
+    )
+    check(request)
+    prepare = PREPARE.get(endpoint)
+    return request if prepare is None else request._replace(parameters=prepare(request))
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NotGiven", "Omit")
+
+
+def check(request: Request) -> None:
+    """Raise `InvalidRequest` for what no vendor would take, before anything is sent."""
+    for name in REQUIRED.get(request.endpoint, ()):
+        value = request.parameters.get(name)
+        if value is None or (hasattr(value, "__len__") and len(value) == 0):
+            raise _invalid(
+                f"{request.endpoint} needs {name}=…; it is {'missing' if value is None else 'empty'}.", request
+            )
+    for name in ("extra_body", "extra_headers", "stream_options"):
+        value = getattr(request, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise _invalid(f"{name}={value!r} must be a dict, not {type(value).__name__}.", request)
+    if request.stream and request.endpoint not in STREAMED:
+        raise _invalid(f"{request.endpoint} has no streams; leave stream=True out.", request)
+
+
+def _embedding(request: Request) -> Mapping[str, Any]:
+    given = request.parameters["input"]
+    if hasattr(given, "tolist"):  # tokens in an array
+        return {**request.parameters, "input": given.tolist()}
+    if isinstance(given, (str, list, Mapping)):
+        return request.parameters
+    if not isinstance(given, Sequence) or isinstance(given, (bytes, bytearray)):
+        raise _invalid(
+            f"input={given!r:.80} must be a text, a list of texts, or tokens; not {type(given).__name__}.", request
+        )
+    return {**request.parameters, "input": list(given)}
+
+
+def _responses(request: Request) -> Mapping[str, Any]:
+    parameters = dict(request.parameters)
+    kind = parameters.pop("text_format", None)
+    if kind is not None:
+        from ..core.schema import response_format
+
+        schema = response_format(kind)["json_schema"]
+        parameters["text"] = {**(parameters.get("text") or {}), "format": {"type": "json_schema", **schema}}
+    return parameters
+
+
+def _hearing(request: Request) -> Mapping[str, Any]:
+    from ..providers.multipart import upload
+
+    try:
+        return {**request.parameters, "file": upload(request.parameters["file"])}
+    except (ValueError, OSError) as error:
+        raise _invalid(f"The file cannot be sent: {error}.", request) from None
+
+
+def _rerank(request: Request) -> Mapping[str, Any]:
+    documents = request.parameters["documents"]
+    if isinstance(documents, (str, Mapping)) or not isinstance(documents, Sequence):
+        raise _invalid(f"documents={documents!r:.80} must be a list of texts.", request)
+    return {**request.parameters, "documents": list(documents)}
+
+
+PREPARE: Mapping[str, Callable[[Request], Mapping[str, Any]]] = {
+    "embedding": _embedding,
+    "responses": _responses,
+    "transcription": _hearing,
+    "translation": _hearing,
+    "rerank": _rerank,
+}
+
+
+def _invalid(message: str, request: Request | None = None) -> Exception:
+    from ..core.api_errors import invalid
+
+    if request is None:
+        return invalid(message)
+    return invalid(message, provider=request.provider, model=request.model)
+
+
+# The way of a call
+
+
+def begin_endpoint(endpoint: str, model: str, params: Mapping[str, Any], call_type: str) -> Any:
+    """One call of any endpoint: the answer, where it can be had without waiting, else the flow that gets it."""
+    if "fallbacks" in params:
+        start = functools.partial(_begin_without_messages, endpoint)
+        return complete_with_fallbacks(model, None, params, call_type, start)
+    request = shape_endpoint(endpoint, model, params)
+    if endpoint == "embedding":
+        return begin_embedding(request, model, params, call_type)
+    if "file" in request.parameters:
+        params = {**params, "file": request.parameters["file"]}  # a key function gets the bytes, not a path
+    if request.parameters.get("conversation"):
+        params = {**params, "caching": False}  # what the vendor remembers of it changes with every call
+    return begin_with(request, model, None, params, call_type)
+
+
+def _begin_without_messages(endpoint: str, model: str, _: None, params: Mapping[str, Any], call_type: str) -> Any:
+    return begin_endpoint(endpoint, model, params, call_type)
+
+
+def _call(endpoint: str, model: str, params: dict[str, Any]) -> Any:
+    params = mocked(params) if "mock_response" in params else params
+    found = begin_endpoint(endpoint, model, params, endpoint)
+    if type(found) is GeneratorType:
+        found = run(found)
+    return _streamed(found, endpoint, params, Stream) if type(found) is Streamed else found
+
+
+async def _acall(endpoint: str, model: str, params: dict[str, Any]) -> Any:
+    params = mocked(params) if "mock_response" in params else params
+    begin = functools.partial(begin_endpoint, endpoint, model, params, f"a{endpoint}")
+    found = await asyncio.to_thread(begin) if "file" in params else begin()  # a file may be slow to read
+    if type(found) is GeneratorType:
+        found = await arun(found)
+    return _streamed(found, endpoint, params, AsyncStream) if type(found) is Streamed else found
+
+
+def _streamed(found: Streamed, endpoint: str, params: Mapping[str, Any], kind: Any) -> Any:
+    wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
+    return kind(found.member, found.info, wants_usage, endpoint)
+
+
+# The functions
+
+
+def embedding(model: str, input: Any, **params: Unpack[EmbeddingParams]) -> Embeddings:
+    """The vectors of texts, in their order. `input` is a text, a list of texts, or tokens: a list, or a list of lists.
+
+    Each item is cached by itself: the vendor is asked, in one request, for what no earlier call has asked for.
+    """
+    return cast("Embeddings", _call("embedding", model, {"input": input, **params}))
+
+
+async def aembedding(model: str, input: Any, **params: Unpack[EmbeddingParams]) -> Embeddings:
+    """`embedding` for a running event loop."""
+    return cast("Embeddings", await _acall("embedding", model, {"input": input, **params}))
+
+
+@overload
+def text_completion(prompt: Any, model: str, *, stream: Literal[True], **params: Unpack[TextParams]) -> Stream: ...
+@overload
+def text_completion(
+    prompt: Any, model: str, *, stream: Literal[False] | None = None, **params: Unpack[TextParams]
+) -> TextCompletion: ...
+def text_completion(prompt: Any, model: str, **params: Any) -> TextCompletion | Stream:
+    """How a text goes on: OpenAI's older completions. With `stream=True` a `Stream` of pieces."""
+    return cast("TextCompletion | Stream", _call("text_completion", model, {"prompt": prompt, **params}))
+
+
+@overload
+async def atext_completion(
+    prompt: Any, model: str, *, stream: Literal[True], **params: Unpack[TextParams]
+) -> AsyncStream: ...
+@overload
+async def atext_completion(
+    prompt: Any, model: str, *, stream: Literal[False] | None = None, **params: Unpack[TextParams]
+) -> TextCompletion: ...
+async def atext_completion(prompt: Any, model: str, **params: Any) -> TextCompletion | AsyncStream:
+    """`text_completion` for a running event loop."""
+    return cast("TextCompletion | AsyncStream", await _acall("text_completion", model, {"prompt": prompt, **params}))
+
+
+@overload
+def responses(
+    input: Any = None, model: str = "", *, stream: Literal[True], **params: Unpack[ResponsesParams]
+) -> Stream: ...
+@overload
+def responses(
+    input: Any = None, model: str = "", *, stream: Literal[False] | None = None, **params: Unpack[ResponsesParams]
+) -> Response: ...
+def responses(input: Any = None, model: str = "", **params: Any) -> Response | Stream:
+    """An answer of OpenAI's Responses API. With `stream=True` a `Stream` of its events, typed by the openai package.
+
+    A response that failed is raised as the error it names. One that is incomplete is given, and not stored. Calls with
+    a `conversation` are not cached: the vendor changes it with every call.
+    """
+    return cast("Response | Stream", _call("responses", model, {"input": input, **params}))
+
+
+@overload
+async def aresponses(
+    input: Any = None, model: str = "", *, stream: Literal[True], **params: Unpack[ResponsesParams]
+) -> AsyncStream: ...
+@overload
+async def aresponses(
+    input: Any = None, model: str = "", *, stream: Literal[False] | None = None, **params: Unpack[ResponsesParams]
+) -> Response: ...
+async def aresponses(input: Any = None, model: str = "", **params: Any) -> Response | AsyncStream:
+    """`responses` for a running event loop."""
+    return cast("Response | AsyncStream", await _acall("responses", model, {"input": input, **params}))
+
+
+def image_generation(prompt: str, model: str, **params: Unpack[ImageParams]) -> Images:
+    """Pictures of what `prompt` says. Those that come as links are kept for less than an hour: links live no longer."""
+    return cast("Images", _call("image_generation", model, {"prompt": prompt, **params}))
+
+
+async def aimage_generation(prompt: str, model: str, **params: Unpack[ImageParams]) -> Images:
+    """`image_generation` for a running event loop."""
+    return cast("Images", await _acall("image_generation", model, {"prompt": prompt, **params}))
+
+
+def transcription(model: str, file: Any, **params: Unpack[TranscriptionParams]) -> Transcription:
+    """What is said in `file`: a path, bytes, a file object, or a tuple of a name and one of these.
+
+    A file object is sent from its beginning, and left where it stood. The key is made of the bytes, not of the name.
+    """
+    return cast("Transcription", _call("transcription", model, {"file": file, **params}))
+
+
+async def atranscription(model: str, file: Any, **params: Unpack[TranscriptionParams]) -> Transcription:
+    """`transcription` for a running event loop."""
+    return cast("Transcription", await _acall("transcription", model, {"file": file, **params}))
+
+
+def translation(model: str, file: Any, **params: Unpack[HearingParams]) -> Translation:
+    """What is said in `file`, in English. `file` is as for `transcription`."""
+    return cast("Translation", _call("translation", model, {"file": file, **params}))
+
+
+async def atranslation(model: str, file: Any, **params: Unpack[HearingParams]) -> Translation:
+    """`translation` for a running event loop."""
+    return cast("Translation", await _acall("translation", model, {"file": file, **params}))
+
+
+def speech(model: str, input: str, voice: Any = None, **params: Unpack[SpeechParams]) -> Speech:
+    """`input`, spoken. The answer has `content`, `read()` and `write_to_file(path)`."""
+    return cast("Speech", _call("speech", model, {"input": input, "voice": voice, **params}))
+
+
+async def aspeech(model: str, input: str, voice: Any = None, **params: Unpack[SpeechParams]) -> Speech:
+    """`speech` for a running event loop."""
+    return cast("Speech", await _acall("speech", model, {"input": input, "voice": voice, **params}))
+
+
+MODERATION = "openai/omni-moderation-latest"
+
+
+def moderation(input: Any, model: str | None = None, **params: Unpack[CallParams]) -> Moderation:
+    """Whether texts or pictures are harmful, and how."""
+    return cast("Moderation", _call("moderation", model or MODERATION, {"input": input, **params}))
+
+
+async def amoderation(input: Any, model: str | None = None, **params: Unpack[CallParams]) -> Moderation:
+    """`moderation` for a running event loop."""
+    return cast("Moderation", await _acall("moderation", model or MODERATION, {"input": input, **params}))
+
+
+def rerank(
+    model: str,
+    query: str,
+    documents: Sequence[Any],
+    top_n: int | None = None,
+    return_documents: bool = True,
+    **params: Unpack[RerankParams],
+) -> Ranking:
+    """`documents` by how well they fit `query`, the best first."""
+    own = {"query": query, "documents": documents, "top_n": top_n, "return_documents": return_documents}
+    return cast("Ranking", _call("rerank", model, {**own, **params}))
+
+
+async def arerank(
+    model: str,
+    query: str,
+    documents: Sequence[Any],
+    top_n: int | None = None,
+    return_documents: bool = True,
+    **params: Unpack[RerankParams],
+) -> Ranking:
+    """`rerank` for a running event loop."""
+    own = {"query": query, "documents": documents, "top_n": top_n, "return_documents": return_documents}
+    return cast("Ranking", await _acall("rerank", model, {**own, **params}))

@@ -30,7 +30,7 @@ def secrets_of(keys: Keys, what: str) -> tuple[bytes, ...]:
         keys = [keys]
     if not isinstance(keys, Sequence):
         raise WrongType(f"{what} must be a key or several, not {type(keys).__name__}.")
-    given = list(keys)
+    given: list[str | bytes] = list(keys)  # type: ignore[arg-type]  # bytes are a sequence too, of numbers
     if not given:
         raise ConfigurationError(f"{what} is empty: give a key, or None.")
     for key in given:

@@ -48,6 +48,7 @@ NOT_IN_KEY_PARAMETERS = frozenset(
     {
         MARK,
         "cache_prompt",
+        "cache_ttl",
         "metadata",
         "prompt_cache_key",
         "prompt_cache_options",

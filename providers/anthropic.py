@@ -29,6 +29,7 @@ from .anthropic_messages import conversation, plain, with_instruction
 from .base import Call, Codec, Failure, Provider, StreamDecoder
 from .failures import read_failure
 from .openai import wire_json
+from .prompt_cache import MOST, WISHES, check_marks, mark_messages, wish_of
 
 TRANSLATED = frozenset(
     {
@@ -47,12 +48,10 @@ TRANSLATED = frozenset(
         "user",
     }
 )
-NEVER_SENT = frozenset({"cache_prompt"})
-"""A wish of the caller's, not a field of the vendor's."""
-
 SAMPLING = frozenset({"temperature", "top_k", "top_p"})
 PARAMETERS = (
     TRANSLATED
+    | WISHES
     | SAMPLING
     | {
         "cache_control",
@@ -133,7 +132,7 @@ class AnthropicCodec(Codec):
         asked, model = request.parameters, request.model
         system, messages = conversation(request.messages, system_in_place=bool(SYSTEM_IN_PLACE.search(model)))
         body: dict[str, Any] = {"model": model, "messages": messages}
-        body.update({name: value for name, value in asked.items() if name not in TRANSLATED | NEVER_SENT})
+        body.update({name: value for name, value in asked.items() if name not in TRANSLATED | WISHES})
         if "stop" in asked:
             body["stop_sequences"] = [asked["stop"]] if isinstance(asked["stop"], str) else asked["stop"]
         if "user" in asked:
@@ -152,11 +151,17 @@ class AnthropicCodec(Codec):
         for ours, theirs in provider.renamed.items():
             if ours in body:
                 body[theirs] = body.pop(ours)
+        wish = wish_of(asked, model)
+        if wish is not None:
+            body = mark_messages(body, wish, top_level=provider.prompt_cache != "blocks")
         if request.stream:
             body["stream"] = True
         if request.extra_body:
             body.update(request.extra_body)
-        return Call(self.path, wire_json(body), _headers(provider, body, asked.get("betas")))
+        data = wire_json(body)
+        if data.count(b'"cache_control"') > MOST:
+            check_marks(body, model)
+        return Call(self.path, data, _headers(provider, body, asked.get("betas")))
 
     def decode(self, body: bytes, request: Request) -> bytes:
         return completion(body, request)

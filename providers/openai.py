@@ -19,6 +19,7 @@ from .failures import ANSWERS, fault_in_answer, raise_if_fault
 from .failures import CONTENT_POLICY as CONTENT_POLICY  # for codecs of other protocols
 from .failures import read_failure as read_failure
 from .fixes import Fix
+from .prompt_cache import WISHES, mark_chat, wish_of
 from .sse import Event, EventSplitter
 
 PARAMETERS = frozenset(
@@ -83,6 +84,8 @@ class OpenAICodec(Codec):
         for ours, theirs in provider.renamed.items():
             if ours in body:
                 body[theirs] = body.pop(ours)
+        if not WISHES.isdisjoint(body):
+            body = _with_marks(body, request.model)
         if request.stream:
             body["stream"] = True
             if request.stream_options and provider.stream_usage:
@@ -121,6 +124,13 @@ class OpenAICodec(Codec):
         if not api_key:
             catch.headers.pop("authorization", None)
         return catch.url, catch.headers
+
+
+def _with_marks(body: dict[str, Any], model: str) -> dict[str, Any]:
+    """`body` with the marks that its wish for prompt caching asks for, and without the wish."""
+    wish = wish_of(body, model)
+    body = {name: value for name, value in body.items() if name not in WISHES}
+    return body if wish is None else mark_chat(body, wish)
 
 
 class OpenAIStream(StreamDecoder):

@@ -51,6 +51,7 @@ ROWS = (
         key_env=("OPENAI_API_KEY",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         endpoints=_lacks("rerank"),
+        prompt_cache="automatic",
         fix=STRAY_USAGE,
         docs="https://platform.openai.com/docs/api-reference/chat",  # 2026-11
     ),
@@ -60,6 +61,7 @@ ROWS = (
         codec="anthropic",
         key_env=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
         base_env=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
+        prompt_cache="top_level",
         docs="https://docs.anthropic.com/en/api/messages",  # 2026-11
     ),
     Provider(
@@ -68,6 +70,7 @@ ROWS = (
         codec="gemini",
         key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         base_env=("GEMINI_API_BASE", "GOOGLE_GEMINI_BASE_URL"),
+        prompt_cache="automatic",
         docs="https://ai.google.dev/api/generate-content",  # 2026-11
     ),
     Provider(
@@ -77,6 +80,7 @@ ROWS = (
         needs_key=False,
         base_env=("VERTEXAI_API_BASE", "GOOGLE_VERTEX_BASE_URL"),
         credential=_google_token,
+        prompt_cache="automatic",
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11
     ),
     Provider(
@@ -87,6 +91,7 @@ ROWS = (
         base_env=("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"),
         version_env=("AZURE_API_VERSION", "OPENAI_API_VERSION"),
         endpoints=_lacks("rerank"),
+        prompt_cache="automatic",
         fix=COMMON,
         docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",  # 2026-11
     ),
@@ -253,6 +258,7 @@ ROWS = (
             | {"compound_custom", "disable_tool_validation", "exclude_domains", "include_domains"}
         ),
         endpoints=_lacks("embedding", "text_completion", "image_generation", "moderation", "rerank"),
+        prompt_cache="automatic",
         fix=STRAY_USAGE,
         docs="https://console.groq.com/docs/api-reference",
     ),
@@ -267,6 +273,7 @@ ROWS = (
             **_lacks("embedding", "image_generation", "transcription", "translation", "speech", "moderation", "rerank"),
             "text_completion": "/beta/completions",
         },
+        prompt_cache="automatic",
         fix=COMMON,
         docs="https://api-docs.deepseek.com/api/create-chat-completion",  # 2026-11
     ),
@@ -276,6 +283,7 @@ ROWS = (
         key_env=("OPENROUTER_API_KEY",),
         base_env=("OPENROUTER_API_BASE", "OPENROUTER_BASE_URL"),
         open_ended=True,
+        prompt_cache="blocks",
         fix=COMMON,
         docs="https://openrouter.ai/docs/api/reference/overview",  # 2026-11; errors inside choices are read as such
     ),
@@ -313,6 +321,7 @@ ROWS = (
         refused=frozenset({"audio", "function_call", "functions", "modalities", "prediction", "store", "verbosity"}),
         extra=frozenset({"search_parameters", "deferred"}),
         endpoints=_lacks("transcription", "translation", "speech", "moderation", "rerank"),
+        prompt_cache="automatic",
         fix=COMMON,
         # 2026-11, by recorded traffic: `completion_tokens` does not count the reasoning tokens, `total_tokens` does
         docs="https://docs.x.ai/docs/api-reference",
@@ -383,6 +392,7 @@ ROWS = (
         key_env=("MOONSHOT_API_KEY",),
         base_env=("MOONSHOT_API_BASE",),
         open_ended=True,
+        prompt_cache="automatic",
         fix=STRAY_USAGE,
         docs="https://platform.moonshot.ai/docs/api/chat",  # 2026-11
     ),

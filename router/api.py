@@ -34,6 +34,10 @@ class Params(TypedDict, total=False):
     parallel_tool_calls: bool | None
     prediction: Any
     presence_penalty: float | None
+    cache_prompt: bool | Literal["auto"] | None
+    """Ask for the vendor's prompt cache: "auto" or True; None and False: add nothing. See `docs/prompt-caching.md`."""
+    cache_ttl: Literal["5m", "1h"] | None
+    """For how long the vendor is to keep what it caches."""
     prompt_cache_key: str | None
     prompt_cache_retention: str | None
     reasoning_effort: str | None

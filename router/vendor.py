@@ -10,6 +10,7 @@ from ..core import settings
 from ..core.flow import Flow, Io
 from ..core.types import Attempt, Options, Request
 from ..providers.deployment import Deployment
+from ..providers.prompt_cache import fitted_wish
 from .faults import invalid, status_error, translated
 from .live import LiveStream, Membership
 from .retry import Attempts
@@ -18,6 +19,7 @@ from .shape import without
 
 def fitted(request: Request, options: Options, place: Deployment) -> Request:
     """The request with only what this provider takes. Raises `InvalidRequest` unless dropping was asked for."""
+    request = fitted_wish(request, place.provider)
     if place.provider.open_ended:
         return request
     unknown = request.parameters.keys() - place.codec.parameters(place.provider)

@@ -128,7 +128,7 @@ def test_each_argument_of_a_call_is_in_the_key_or_is_not() -> None:
 
 
 def test_each_chat_parameter_is_in_the_key_or_is_not() -> None:
-    known = openai.PARAMETERS | anthropic.PARAMETERS | anthropic.NEVER_SENT
+    known = openai.PARAMETERS | anthropic.PARAMETERS
     assert known == PARAMETERS_IN_KEY | (keys.NOT_IN_KEY_PARAMETERS - OURS), "say here whether it is in the key"
     assert not PARAMETERS_IN_KEY & keys.NOT_IN_KEY_PARAMETERS
 

@@ -572,10 +572,6 @@ def test_a_strict_function_s_schema_is_made_acceptable_too() -> None:
     assert tool["input_schema"]["properties"] == {"n": {"description": "{minimum: 0}"}}
 
 
-def test_a_wish_for_prompt_caching_is_not_sent() -> None:
-    assert sent(cache_prompt=True) == sent()
-
-
 def test_extra_body_has_the_last_word() -> None:
     asked = request(stream=True, parameters={"max_tokens": 5}, extra_body={"max_tokens": 7, "new": 1})
     body = json.loads(CODEC.encode(asked, PROVIDER).body)

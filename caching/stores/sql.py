@@ -232,6 +232,8 @@ class SQLStore(Store):
             return sa.create_engine(self._url, **options)
         except ModuleNotFoundError as error:
             raise _missing(self._url, self._dialect, str(error.name)) from None
+        except TypeError as error:  # names the options, and no values
+            raise ConfigurationError(f"The SQL store cannot be set up: {error}") from None
 
     # ── forks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -481,7 +483,7 @@ def _mssql_types() -> tuple[Any, Any, Any]:
     from sqlalchemy.dialects import mssql
 
     # LargeBinary would be IMAGE, which Microsoft has given up, until SQLAlchemy has seen the server's version.
-    return sa.VARBINARY(255), mssql.VARBINARY("max"), sa.Double()
+    return sa.VARBINARY(255), mssql.VARBINARY("max"), sa.Double()  # type: ignore[no-untyped-call]
 
 
 def _oracle_types() -> tuple[Any, Any, Any]:

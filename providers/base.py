@@ -153,9 +153,9 @@ class Provider:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Paths of endpoints that are elsewhere than the protocol has them; "" for one that it lacks."""
     prompt_cache: str = ""
-    """How its prompt cache is asked for: "automatic" (it caches by itself), "top_level" (marks on blocks, and one for the
-    whole request), "blocks" (marks on blocks only), "points" (blocks that are marks); "" if it has none, or none is known.
-    """
+    """How its prompt cache is asked for: "automatic" (it caches by itself), "top_level" (marks on blocks, and one for
+    the whole request), "blocks" (marks on blocks only), "points" (blocks that are marks); "" if it has none, or none is
+    known."""
     fix: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """Mends an answer or chunk (already parsed) where the vendor leaves the protocol."""
     docs: str = ""

@@ -1,13 +1,13 @@
 """Vendors' prompt caches: where the marks go that ask for them. Pure functions on the body of a request.
 
-A caller wishes for it with `cache_prompt="auto"` or True, and `cache_ttl="5m"` or "1h". Without a wish nothing is added.
+A caller wishes for it with `cache_prompt="auto"` or True, and `cache_ttl="5m"` or "1h"; else nothing is added.
 The places are those of Inspect's algorithm as of 2026 (inspect_ai 0.3.206 and later), for models of Anthropic:
 
 - the last block of the system text, and the last tool;
 - the whole request (`cache_control` at the top level, which marks the last block), or the last block itself where a
   host refuses that;
-- the second block from the end that can be marked: when the last one changes, the vendor, which looks 20 blocks back for
-  what it knows, finds this.
+- the second block from the end that can be marked: when the last one changes, the vendor, which looks 20 blocks back
+  for what it knows, finds this.
 
 That is four at most, as many as the vendor allows. Marks that the caller has set replace all of these.
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching
@@ -74,7 +74,7 @@ def wish_of(parameters: Mapping[str, Any], model: str) -> Wish | None:
 
 
 def fitted_wish(request: Request, provider: Provider) -> Request:
-    """The request without its wish, where the provider's codec has no use for it. A wrong one raises `InvalidRequest`."""
+    """The request without its wish, if the provider's codec has no use for it. A wrong one raises `InvalidRequest`."""
     if WISHES.isdisjoint(request.parameters) or provider.prompt_cache in OBEYED:
         return request
     wish_of(request.parameters, request.model)
@@ -217,8 +217,8 @@ def _is_text(part: Any) -> bool:
 def add_points(body: dict[str, Any], wish: Wish | None, model: str) -> dict[str, Any]:
     """A body of Bedrock's Converse with `cachePoint` blocks; the same if it has some already.
 
-    They end the system text (or, where there is none, the tools, but not for Nova) and, of two messages or more, the last
-    but one and the last: three of the four that are allowed. Only for models of Anthropic's and Nova.
+    They end the system text (or, where there is none, the tools, but not for Nova) and, of two messages or more, the
+    last but one and the last: three of the four that are allowed. Only for models of Anthropic's and Nova.
     `wish` is what `wish_of(request.parameters, request.model)` gives.
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """

@@ -31,13 +31,14 @@ EVERYWHERE = {"orjson"}
 """Small, quick to import, and needed by every call."""
 
 FIRST_USE = {
+    "caching/stores/sql.py": {"sqlalchemy"},
     "core/answers.py": {"openai", "pydantic"},
     "core/api_errors.py": {"openai", "httpx2"},
     "core/endpoint_answers.py": {"openai", "httpx2", "pydantic"},
     "providers/http.py": {"httpx2"},
     "providers/sdk.py": {"httpx2"},
 }
-"""Files that are themselves imported only when a call is made, and what they may import at their head."""
+"""Files that are themselves imported only when they are needed, and what they may import at their head."""
 
 CORE_WITH_OPENAI = {"core/answers.py", "core/api_errors.py", "core/endpoint_answers.py"}
 """The leaves that need more than the standard library and orjson: openai's types and its errors."""

@@ -387,12 +387,21 @@ class Cache:
 
     async def _alease(self, key: str, ttl: float) -> str | None:
         """The store's, for a caller that may be cancelled meanwhile: what it is given then is given back."""
-        taking = asyncio.ensure_future(self.store.alease(key, ttl))
+        has_own = type(self.store).alease is not Store.alease
+        taking = asyncio.ensure_future(
+            self.store.alease(key, ttl) if has_own else asyncio.to_thread(self._lease_in_turn, key, ttl)
+        )
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             taking.add_done_callback(lambda done: self._return_taken(key, done))
             raise
+
+    def _lease_in_turn(self, key: str, ttl: float) -> str | None:
+        """The store's, on one of a few threads: did each wait out the budget in turn, the last would wait seconds."""
+        if self._writing.is_open:
+            raise TimeoutError("The store failed the calls before this one.")
+        return self.store.lease(key, ttl)
 
     def _return_taken(self, key: str, done: asyncio.Future[str | None]) -> None:
         if not done.cancelled() and done.exception() is None:

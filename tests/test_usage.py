@@ -87,4 +87,5 @@ def test_more_cached_than_asked_is_no_negative_input() -> None:
 
 
 def test_counts_that_are_none_are_zero() -> None:
-    assert usage_line({"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}) == "0 tokens [I: 0, O: 0]"
+    nothing = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
+    assert usage_line(nothing) == "0 tokens [I: 0, O: 0]"

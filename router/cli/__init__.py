@@ -1,4 +1,4 @@
-"""The command line: `rejoinder demo`, `rejoinder cache path`, `rejoinder cache stats`.
+"""The command line: `rejoinder demo`, `rejoinder cache path`, `rejoinder models`, `rejoinder providers` …
 
 A command is a row of `COMMANDS`. What a command needs is imported when it runs, so that `rejoinder --version` is quick.
 """
@@ -54,10 +54,30 @@ def cache_stats(options: Options) -> int:
     return 0
 
 
+def models(options: Options) -> int:
+    from .listings import print_models
+
+    print_models(options.provider)
+    return 0
+
+
+def models_arguments(parser: Parser) -> None:
+    parser.add_argument("provider", nargs="?", help="only those of this provider")
+
+
+def providers(options: Options) -> int:
+    from .listings import print_providers
+
+    print_providers()
+    return 0
+
+
 COMMANDS = (
     Command(("demo",), "ask a question twice, and see the second answer come from the cache", demo, demo_arguments),
     Command(("cache", "path"), "print the folder of the cache on disk", cache_path),
     Command(("cache", "stats"), "print how much the cache on disk holds", cache_stats),
+    Command(("models",), "list models, with what they cost and can do", models, models_arguments),
+    Command(("providers",), "list providers, with what each supports", providers),
 )
 
 GROUPS = {"cache": "look at the cache on disk"}

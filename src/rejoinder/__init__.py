@@ -62,9 +62,11 @@ if TYPE_CHECKING:
     from .core.errors import ConfigurationError as ConfigurationError
     from .core.errors import MissingPackage as MissingPackage
     from .core.errors import RejoinderError as RejoinderError
+    from .core.errors import UnknownModel as UnknownModel
     from .core.errors import UnknownProvider as UnknownProvider
     from .core.errors import WrongType as WrongType
     from .providers.echo import Echo as Echo
+    from .providers.listing import ProviderInfo as ProviderInfo
     from .router.ambient import disable_cache as disable_cache
     from .router.ambient import enable_cache as enable_cache
     from .router.ambient import epoch as epoch
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from .router.client import Client as Client
     from .router.client import OpenAIWrapper as OpenAIWrapper
     from .router.cost import completion_cost as completion_cost
+    from .router.cost import cost_per_token as cost_per_token
     from .router.endpoints import aembedding as aembedding
     from .router.endpoints import aimage_generation as aimage_generation
     from .router.endpoints import amoderation as amoderation
@@ -97,8 +100,28 @@ if TYPE_CHECKING:
     from .router.endpoints import text_completion as text_completion
     from .router.endpoints import transcription as transcription
     from .router.endpoints import translation as translation
+    from .router.models import get_max_tokens as get_max_tokens
+    from .router.models import get_model_info as get_model_info
+    from .router.models import model_list as model_list
+    from .router.models import register_model as register_model
+    from .router.models import supports_function_calling as supports_function_calling
+    from .router.models import supports_parallel_function_calling as supports_parallel_function_calling
+    from .router.models import supports_prompt_caching as supports_prompt_caching
+    from .router.models import supports_reasoning as supports_reasoning
+    from .router.models import supports_response_schema as supports_response_schema
+    from .router.models import supports_vision as supports_vision
+    from .router.models import validate_environment as validate_environment
+    from .router.rebuild import stream_chunk_builder as stream_chunk_builder
     from .router.stream import AsyncStream as AsyncStream
     from .router.stream import Stream as Stream
+    from .router.tokens import DecodedText as DecodedText
+    from .router.tokens import TokenCount as TokenCount
+    from .router.tokens import TokenIds as TokenIds
+    from .router.tokens import decode as decode
+    from .router.tokens import encode as encode
+    from .router.tokens import token_counter as token_counter
+    from .router.trim import trim_messages as trim_messages
+    from .router.usage import usage_line as usage_line
 
     cache: Cache | None
     num_retries: int
@@ -152,20 +175,17 @@ _MODULES = {
         "ConfigurationError",
         "MissingPackage",
         "RejoinderError",
+        "UnknownModel",
         "UnknownProvider",
         "WrongType",
     ),
     "providers.echo": ("Echo",),
+    "providers.listing": ("ProviderInfo",),
     "router.ambient": ("disable_cache", "enable_cache", "epoch", "update_cache", "warm_up"),
     "router.api": ("acompletion", "completion"),
-    "router.batch": (
-        "abatch_completion",
-        "abatch_completion_models",
-        "batch_completion",
-        "batch_completion_models",
-    ),
+    "router.batch": ("abatch_completion", "abatch_completion_models", "batch_completion", "batch_completion_models"),
     "router.client": ("Client", "OpenAIWrapper"),
-    "router.cost": ("completion_cost",),
+    "router.cost": ("completion_cost", "cost_per_token"),
     "router.endpoints": (
         "aembedding",
         "aimage_generation",
@@ -186,15 +206,36 @@ _MODULES = {
         "transcription",
         "translation",
     ),
+    "router.models": (
+        "get_max_tokens",
+        "get_model_info",
+        "model_list",
+        "register_model",
+        "supports_function_calling",
+        "supports_parallel_function_calling",
+        "supports_prompt_caching",
+        "supports_reasoning",
+        "supports_response_schema",
+        "supports_vision",
+        "validate_environment",
+    ),
+    "router.rebuild": ("stream_chunk_builder",),
     "router.stream": ("AsyncStream", "Stream"),
+    "router.tokens": ("DecodedText", "TokenCount", "TokenIds", "decode", "encode", "token_counter"),
+    "router.trim": ("trim_messages",),
+    "router.usage": ("usage_line",),
 }
+_PARTS = ("providers",)
+"""Folders that are also called: `rejoinder.providers()`."""
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _SETTINGS = ("cache", "drop_params", "num_retries", "request_timeout")
 
-__all__ = sorted([*_HOME, *_SETTINGS, "__version__"])
+__all__ = sorted([*_HOME, *_PARTS, *_SETTINGS, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'rejoinder' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)

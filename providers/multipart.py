@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,12 @@ KINDS = (
 """How sound files begin, and the ending that vendors want to see in their names."""
 
 
-class Upload(bytes):
-    """The bytes of a file. They alone are in the cache key; the name and type only go with them."""
+class Upload(dict[str, str]):
+    """A file to be sent. As a value, and so in the cache key, it is the digest of its bytes: neither name nor type."""
 
-    name: str
-    content_type: str | None = None
+    def __init__(self, data: bytes, name: str, content_type: str | None = None) -> None:
+        super().__init__(sha256=hashlib.sha256(data).hexdigest())
+        self.data, self.name, self.content_type = data, name, content_type
 
 
 def upload(file: Any) -> Upload:
@@ -43,10 +45,7 @@ def upload(file: Any) -> Upload:
     data = _content(file)
     if not data:
         raise ValueError("it is empty")
-    result = Upload(data)
-    result.name = name or _name_of(file) or f"audio.{_ending(data)}"
-    result.content_type = content_type
-    return result
+    return Upload(data, name or _name_of(file) or f"audio.{_ending(data)}", content_type)
 
 
 def _content(file: Any) -> bytes:
@@ -87,7 +86,7 @@ def form(fields: Mapping[str, Any]) -> tuple[bytes, str]:
     files = {}
     for name, value in fields.items():
         if isinstance(value, Upload):
-            file = (value.name, bytes(value))
+            file = (value.name, value.data)
             files[name] = file if value.content_type is None else (*file, value.content_type)
             continue
         for path, text in _flat(name, value):

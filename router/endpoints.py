@@ -39,6 +39,8 @@ class CallParams(TypedDict, total=False):
     api_base: str | None
     base_url: str | None
     api_version: str | None
+    azure_ad_token: str | None
+    azure_ad_token_provider: Callable[[], str] | None
     client: Any
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
@@ -196,7 +198,7 @@ def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Requ
         {key: value for key, value in params.items() if key not in OURS and not _is_absent(value)},
         get("extra_body"),
         get("extra_headers"),
-        get("api_version"),
+        table.api_version(provider, get("api_version")),
         bool(get("stream")),
         get("stream_options"),
     )
@@ -294,7 +296,7 @@ def begin_endpoint(endpoint: str, model: str, params: Mapping[str, Any], call_ty
     if endpoint == "embedding":
         return begin_embedding(request, model, params, call_type)
     if "file" in request.parameters:
-        params = {**params, "file": request.parameters["file"]}  # a key function gets the bytes, not a path
+        params = {**params, "file": request.parameters["file"].data}  # a key function gets the bytes, not a path
     if request.parameters.get("conversation"):
         params = {**params, "caching": False}  # what the vendor remembers of it changes with every call
     return begin_with(request, model, None, params, call_type)

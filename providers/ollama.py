@@ -72,7 +72,6 @@ EFFORTS = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "h
 
 FINISH_REASONS = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 """What reading JSON of the wrong shape raises."""
 
@@ -262,7 +261,7 @@ def _image(part: Mapping[str, Any]) -> str:
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, Mapping) else image
     head, comma, data = str(url).partition(",")
-    if not comma and "://" not in head:
+    if head and not comma and "://" not in head:
         return head  # bare base64, as the vendor has it
     if not head.startswith("data:") or not head.endswith(";base64"):
         raise _invalid(f"Ollama fetches no images: give a data URL with base64, not {str(url)[:60]!r}.")

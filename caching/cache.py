@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core import settings
-from ..core.errors import CacheKeyError, ConfigurationError, WrongType, suggestion
+from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType, suggestion
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
 from . import explain, keys, leases
@@ -52,6 +52,8 @@ ENDPOINTS = (
 )
 CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""
+OWN, VALUE = "own:", "value:"
+"""What sets keys of a caller's own function, and values kept with `Cache.set`, apart from default keys in a store."""
 TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis", "sql": "sql"}
 COUNTERS = (
     "hits",
@@ -216,7 +218,7 @@ class Cache:
 
         `model`, `messages` and `params` are the caller's own arguments. Raises `CacheKeyError` and `NotJSON`.
         """
-        prefix = self._prefix if controls.namespace is None else _prefix(controls.namespace)
+        prefix = self._prefix if controls.namespace is None else _prefix(controls.namespace or "default")
         if self._has_default_key and "get_cache_key" not in self.__dict__:
             return prefix + self.key_of(request, controls)
         said = {} if messages is None else {"messages": messages}  # the endpoints beside chat have none
@@ -224,7 +226,7 @@ class Cache:
         if key is None:
             return None
         # One key function may serve all endpoints, whose answers are not each other's.
-        return prefix + (key if request.endpoint == "chat" else f"{request.endpoint}:{key}")
+        return f"{prefix}{OWN}{request.endpoint}:{key}"
 
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:
@@ -506,31 +508,36 @@ class Cache:
     flush_cache = clear
 
     def delete(self, key: str) -> bool:
-        """Remove the answer of one key, as `get_cache_key` gives it. True if it was there."""
-        return self.store.delete(self._prefix + key)
+        """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
+        kinds = ("", VALUE, *(f"{OWN}{endpoint}:" for endpoint in ("chat", *ENDPOINTS)))
+        return any([self.store.delete(self._prefix + kind + key) for kind in kinds])
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
-        entry = run(self.read(self._prefix + "value:" + key, self.default_controls))
+        entry = run(self.read(self._prefix + VALUE + key, self.default_controls))
         return default if entry is None else _loads(entry.body)
 
     def set(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
-        return run(self.write(self._prefix + "value:" + key, self._value_entry(value, ttl)))
+        return run(self.write(self._prefix + VALUE + key, self._value_entry(value, ttl)))
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `aset`. A stored None is a hit: it is not `default`."""
-        entry = await arun(self.read(self._prefix + "value:" + key, self.default_controls))
+        entry = await arun(self.read(self._prefix + VALUE + key, self.default_controls))
         return default if entry is None else _loads(entry.body)
 
     async def aset(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
-        return await arun(self.write(self._prefix + "value:" + key, self._value_entry(value, ttl)))
+        return await arun(self.write(self._prefix + VALUE + key, self._value_entry(value, ttl)))
 
     def _value_entry(self, value: Any, ttl: str | float | None) -> Entry:
-        from .keys import canonical, encode
+        import json
 
-        return Entry(self.clock(), seconds(ttl) if ttl is not None else self.ttl, encode(canonical(value)))
+        try:
+            body = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise CacheError(f"A value that is kept must be JSON: {error}.") from None
+        return Entry(self.clock(), seconds(ttl) if ttl is not None else self.ttl, body)
 
     def close(self) -> None:
         """Release connections and files. The cache may be used again."""

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from ..core.errors import ConfigurationError, WrongType, suggestion
 
+GOOD_ENDS = frozenset({"stop", "length", "tool_calls", "function_call"})
+"""Finish reasons of answers that are what the vendor meant to say."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "D": 86_400, "W": 7 * 86_400, "M": 30 * 86_400, "Y": 365 * 86_400}
 """Inspect's words for a time. Upper and lower case differ: m is a minute, M is 30 days."""
 
@@ -173,8 +176,8 @@ def is_fresh(stored_at: float, ttl: float | None, max_age: float | None, now: fl
 
 
 def may_store_answer(finish_reasons: list[str | None], has_refusal: bool, tool_arguments: list[str]) -> bool:
-    """Whether an answer is worth keeping: not a refusal, not one that a filter cut, no tool call with broken JSON."""
-    if has_refusal or "content_filter" in finish_reasons or not finish_reasons:
+    """Whether an answer is worth keeping: not a refusal, not one that went wrong, no tool call with broken JSON."""
+    if has_refusal or not finish_reasons or not GOOD_ENDS.issuperset(finish_reasons):
         return False
     return all(_is_json_object(arguments) for arguments in tool_arguments)
 

@@ -33,7 +33,7 @@ class Failure(NamedTuple):
     code: str | None = None
     """The vendor's own word for it."""
     kind: str | None = None
-    """"context_window" or "content_policy" where the vendor says so; else the HTTP status decides."""
+    """ "context_window", "content_policy" or "authentication" where the vendor says so; else the HTTP status decides."""
     status: int | None = None
     """The HTTP status that an error inside a 200 answer or a stream stands for."""
     retry_after: float | None = None

@@ -58,7 +58,7 @@ def _http_wire(request: Request, key: str | None, provider: Provider, codec: Cod
     from .http import HttpWire
 
     url, headers = codec.template(provider, request, key)
-    new = HttpWire(url, headers, request.full_model)
+    new = HttpWire(url, headers)
     with _lock:
         _wires[place] = new
         while len(_wires) > MOST:

@@ -60,6 +60,8 @@ CUT = Failure("The stream ended before the answer did.", "incomplete_stream", st
 def failure_of(body: bytes, status: int | None = None) -> Failure:
     """What an error's body says. `status` is the answer's, if that was an error."""
     failure = read_failure(body, status)._replace(retry_after=_retry_delay(body))
+    if b"API_KEY_INVALID" in body:  # Google says 400 to a wrong key
+        return failure._replace(kind="authentication")
     if failure.kind is None and TOO_LONG.search(failure.message):
         return failure._replace(kind="context_window")
     return failure

@@ -98,16 +98,15 @@ class Named(Protocol):
     """A wire, as far as its errors of transport speak of it."""
 
     url: httpx2.URL
-    name: str
 
-    def connection_error(self, error: Exception, options: Options) -> APIConnectionError: ...
+    def connection_error(self, error: Exception, request: Request, options: Options) -> APIConnectionError: ...
 
 
 class HttpWire:
     """A deployment over HTTP: a URL and headers, as the vendor's own SDK would send them."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], name: str) -> None:
-        self.url, self.headers, self.name = httpx2.URL(url), dict(headers), name
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.url, self.headers = httpx2.URL(url), dict(headers)
 
     def request(self, call: Call, request: Request, options: Options) -> httpx2.Request:
         headers: Any = {**self.headers, **call.headers} if call.headers else self.headers
@@ -122,39 +121,39 @@ class HttpWire:
         try:
             response = client().send(self.request(call, request, options))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise self.connection_error(error, options) from error
+            raise self.connection_error(error, request, options) from error
         return Reply(response.status_code, response.headers, response.content)
 
     async def asend(self, call: Call, request: Request, options: Options) -> Reply:
         try:
             response = await (await async_client()).send(self.request(call, request, options))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise self.connection_error(error, options) from error
+            raise self.connection_error(error, request, options) from error
         return Reply(response.status_code, response.headers, response.content)
 
     def open(self, call: Call, request: Request, options: Options) -> HttpReply:
         try:
             response = client().send(self.request(call, request, options), stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise self.connection_error(error, options) from error
-        return HttpReply(response, self, options)
+            raise self.connection_error(error, request, options) from error
+        return HttpReply(response, self, request, options)
 
     async def aopen(self, call: Call, request: Request, options: Options) -> HttpReply:
         try:
             response = await (await async_client()).send(self.request(call, request, options), stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise self.connection_error(error, options) from error
-        return HttpReply(response, self, options)
+            raise self.connection_error(error, request, options) from error
+        return HttpReply(response, self, request, options)
 
-    def connection_error(self: Named, error: Exception, options: Options) -> APIConnectionError:
-        request = httpx2.Request("POST", self.url)
+    def connection_error(self: Named, error: Exception, request: Request, options: Options) -> APIConnectionError:
+        name, sent = request.full_model, httpx2.Request("POST", self.url)
         if isinstance(error, (httpx2.TimeoutException, TimeoutError)):
-            timeout = APITimeoutError(request=request)
-            timeout.message = f"{self.name!r} did not answer in time ({_seconds(options)}): {type(error).__name__}."
+            timeout = APITimeoutError(request=sent)
+            timeout.message = f"{name!r} did not answer in time ({_seconds(options)}): {type(error).__name__}."
             timeout.args = (timeout.message,)
             return timeout
         detail = str(error) or type(error).__name__
-        return APIConnectionError(message=f"No answer from {self.name!r} at {self.url}: {detail}.", request=request)
+        return APIConnectionError(message=f"No answer from {name!r} at {self.url}: {detail}.", request=sent)
 
 
 def _seconds(options: Options) -> str:
@@ -165,9 +164,9 @@ def _seconds(options: Options) -> str:
 class HttpReply:
     """A streamed answer. Close it: its connection is not free before."""
 
-    def __init__(self, response: httpx2.Response, wire: Named, options: Options) -> None:
+    def __init__(self, response: httpx2.Response, wire: Named, request: Request, options: Options) -> None:
         self.status, self.headers = response.status_code, response.headers
-        self._response, self._wire, self._options = response, wire, options
+        self._response, self._wire, self._request, self._options = response, wire, request, options
 
     def read(self) -> bytes:
         try:
@@ -185,14 +184,14 @@ class HttpReply:
         try:
             yield from self._response.iter_bytes()
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            raise self._wire.connection_error(error, self._options) from error
+            raise self._wire.connection_error(error, self._request, self._options) from error
 
     async def abatches(self) -> AsyncIterator[bytes]:
         try:
             async for data in self._response.aiter_bytes():
                 yield data
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            raise self._wire.connection_error(error, self._options) from error
+            raise self._wire.connection_error(error, self._request, self._options) from error
 
     def close(self) -> None:
         self._response.close()

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from ..core import shape
+from ..core.forms import fault, plain
 from ..core.types import Request
 from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
 from .failures import ANSWERS, fault_in_answer, raise_if_fault
@@ -232,28 +233,19 @@ def _is_json(data: bytes) -> bool:
 
 
 def wire_json(body: Any) -> bytes:
-    """`body` as JSON for the wire. Values that JSON does not know get their obvious form; the rest is a clear error."""
+    """`body` as JSON for the wire, in the forms that keys know too; or a clear error that says where."""
     try:
-        return orjson.dumps(body, default=wire_form, option=orjson.OPT_NON_STR_KEYS)
-    except (TypeError, orjson.JSONEncodeError) as error:
+        data = orjson.dumps(body, default=plain, option=orjson.OPT_NON_STR_KEYS)
+        if b"null" in data and (said := _first_fault(body)):  # what orjson makes of NaN, which is nobody's intention
+            raise TypeError(said)
+        return data
+    except TypeError as error:
         from ..core.api_errors import invalid
 
-        cause = error.__cause__ or error
-        if "surrogates" in str(error):
-            cause = ValueError("a text is not valid Unicode: it has a lone surrogate; decode it with errors='replace'")
-        raise invalid(f"The request is not JSON: {cause}.") from None
+        said = _first_fault(body) or f"The request is not JSON: {error}"
+        raise invalid(said.rstrip(".") + ".") from None
 
 
-def wire_form(value: Any) -> Any:
-    """The JSON form of a value that orjson does not know."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", exclude_none=True)
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if hasattr(value, "__fspath__"):
-        return value.__fspath__()
-    if hasattr(value, "keys"):
-        return dict(value)
-    if isinstance(value, (bytes, bytearray)):
-        raise TypeError(f"bytes ({len(value)} of them) have no JSON form; encode them as base64 text")
-    raise TypeError(f"a value of type {type(value).__name__!r} has no JSON form")
+def _first_fault(body: Mapping[str, Any]) -> str | None:
+    """What of `body` is not JSON, and where; None if all of it is."""
+    return next(filter(None, (fault(value, name) for name, value in body.items())), None)

@@ -56,7 +56,7 @@ class ClientWire:
             )
         except Exception as error:
             return ClientReply(self._answered(error))
-        return HttpReply(stream.response, self, options)
+        return HttpReply(stream.response, self, request, options)
 
     async def aopen(self, call: Call, request: Request, options: Options) -> HttpReply | ClientReply:
         try:
@@ -65,7 +65,7 @@ class ClientWire:
             )
         except Exception as error:
             return ClientReply(self._answered(error))
-        return HttpReply(stream.response, self, options)
+        return HttpReply(stream.response, self, request, options)
 
     def _stream(self, name: str) -> Any:
         """The SDK's class for streams, made for chunks as they come: of it we only take the open response."""

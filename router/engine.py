@@ -23,7 +23,7 @@ from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
 from .faults import invalid
 from .miss import Found, Place, answer_miss, ask, serve
-from .shape import options_of, shape_request
+from .shape import options_of, shape_request, snapshot
 
 Params = Mapping[str, Any]
 log = logging.getLogger("rejoinder")
@@ -59,6 +59,7 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
 
 def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flow[Found]:
     """The stored answer, or else the vendor's. `looked`: the store has been asked already."""
+    request = snapshot(request)
     cache, key, controls = place
     if controls.may_read and not looked:
         entry = yield from cache.read(key, controls)

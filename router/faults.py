@@ -27,7 +27,9 @@ def failure_error(
     from ..core import api_errors
 
     kind = api_errors.class_for(status)
-    if 400 <= status < 500 and status not in (401, 403, 429):
+    if failure.kind == "authentication":
+        kind = api_errors.AuthenticationError
+    elif 400 <= status < 500 and status not in (401, 403, 429):
         if failure.kind == "context_window":
             kind = api_errors.ContextWindowExceeded
         elif failure.kind == "content_policy":
@@ -36,15 +38,18 @@ def failure_error(
     for name in ("content-encoding", "content-length", "transfer-encoding"):
         kept.pop(name, None)
     sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
+    message = scrubbed(failure.message, place)
+    if message != failure.message:
+        body = b""  # it repeats the key
     response = httpx2.Response(status, headers=kept, content=body, request=sent)
     wait = retry_after(headers)
     if wait is None:
         wait = failure.retry_after
     asked = f"; retry after {wait:g} s" if wait is not None else ""
     error = kind(
-        f"{place.name!r} answered {status}{asked}: {scrubbed(failure.message, place).rstrip('.')}.",
+        f"{place.name!r} answered {status}{asked}: {message.rstrip('.')}.",
         response=response,
-        body={"message": failure.message, "code": failure.code, "type": failure.code},
+        body={"message": message, "code": failure.code, "type": failure.code},
     )
     error.retry_after = wait
     error.request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")

@@ -84,7 +84,7 @@ def _call_of(calls: list[dict[str, Any]], piece: dict[str, Any]) -> dict[str, An
     for call in reversed(calls):
         same_place = index is None or call["index"] == index
         if same_place and (not identity or not call.get("id") or call["id"] == identity):
-            return call
+            return call  # type: ignore[no-any-return]
     call = {"index": index, "id": None, "type": "function", "function": {"name": "", "arguments": ""}}
     calls.append(call)
     return call

@@ -74,7 +74,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
-    base = table.api_base(provider, get("api_base") or get("base_url"))
+    base = table.api_base(provider, _given_base(params))
     if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
@@ -84,12 +84,39 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
         base,
         messages,
         parameters,
-        get("extra_body"),
-        get("extra_headers"),
+        present(get("extra_body")),
+        present(get("extra_headers")),
         table.api_version(provider, get("api_version")),
-        bool(get("stream")),
-        get("stream_options"),
+        bool(present(get("stream"))),
+        present(get("stream_options")),
     )
+
+
+def _given_base(params: Mapping[str, Any]) -> str | None:
+    """The base URL that the caller names: as an argument, or with a client of their own."""
+    base = params.get("api_base") or params.get("base_url")
+    if base is None and params.get("client") is not None:
+        base = getattr(params["client"], "base_url", None)
+    return None if base is None else str(base)
+
+
+def present(value: Any) -> Any:
+    """`value`, or None where it is a word for "not given"."""
+    return None if value is None or _is_absent(value) else value
+
+
+def snapshot(request: Request) -> Request:
+    """The request as it is now. Its key is made, and its owner may change the lists while an answer is awaited."""
+    return request._replace(messages=_copied(request.messages), parameters=_copied(request.parameters))
+
+
+def _copied(value: Any) -> Any:
+    """`value` with lists and dicts of its own, all the way down; texts and numbers do not change."""
+    if type(value) is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    if type(value) is list:
+        return [_copied(item) for item in value]
+    return value
 
 
 def options_of(params: Mapping[str, Any]) -> Options:
@@ -154,7 +181,7 @@ def check(request: Request) -> None:
     for name in ("extra_body", "extra_headers", "stream_options"):
         value = getattr(request, name)
         if value is not None and not isinstance(value, Mapping):
-            raise _invalid(f"{name}={value!r} must be a dict, not {type(value).__name__}.", request)
+            raise _invalid(f"{name} must be a dict, not {type(value).__name__}.", request)  # it may hold a key
 
 
 def _check_message(message: Mapping[str, Any], index: int, request: Request) -> None:

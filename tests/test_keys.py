@@ -562,7 +562,7 @@ async def test_key_function_on_the_instance_decides(is_async: bool) -> None:
     await ask(is_async, client=echo)
     answer = await ask(is_async, client=echo, messages=[{"role": "user", "content": "Something else"}])
     assert answer.cache is True
-    assert answer.cache_info.key == "default:one for all"
+    assert answer.cache_info.key == "default:own:chat:one for all"
 
 
 @both

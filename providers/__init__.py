@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .listing import ProviderInfo
 
 
-class _Package(ModuleType):
+class Package(ModuleType):
     """This package's class. `rejoinder.providers` is the package, and also what users call to list its rows."""
 
     def __call__(self) -> list[ProviderInfo]:
@@ -20,4 +20,4 @@ class _Package(ModuleType):
         return rows()
 
 
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = Package

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .core.errors import UnknownModel as UnknownModel
     from .core.errors import UnknownProvider as UnknownProvider
     from .core.errors import WrongType as WrongType
+    from .providers import Package as _Providers
     from .providers.echo import Echo as Echo
     from .providers.listing import ProviderInfo as ProviderInfo
     from .router.ambient import disable_cache as disable_cache
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
     num_retries: int
     request_timeout: float
     drop_params: bool
+    providers: _Providers
 
 _MODULES = {
     "caching.cache": ("Cache",),

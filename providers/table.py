@@ -834,7 +834,7 @@ def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
 def api_base(provider: Provider, given: str | None) -> str:
     """The base URL that a call goes to, without a trailing slash; empty if there is none."""
     if given:
-        return given.rstrip("/")
+        return str(given).rstrip("/")  # perhaps an httpx URL
     for name in provider.base_env:
         value = os.environ.get(name)
         if value:

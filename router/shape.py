@@ -74,7 +74,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
-    base = table.api_base(provider, _given_base(params))
+    base = table.api_base(provider, get("api_base") or get("base_url") or _base_of(get("client")))
     if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
@@ -92,11 +92,9 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
     )
 
 
-def _given_base(params: Mapping[str, Any]) -> str | None:
-    """The base URL that the caller names: as an argument, or with a client of their own."""
-    base = params.get("api_base") or params.get("base_url")
-    if base is None and params.get("client") is not None:
-        base = getattr(params["client"], "base_url", None)
+def _base_of(client: Any) -> str | None:
+    """The base URL of a caller's own client."""
+    base = None if client is None else getattr(client, "base_url", None)
     return None if base is None else str(base)
 
 

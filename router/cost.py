@@ -48,7 +48,7 @@ def completion_cost(
             return stated
     price = price_of(name, custom_llm_provider, _context(answer, usage, batch))
     searches = field(field(usage, "server_tool_use"), "web_search_requests") or 0
-    return None if price is None else _priced(price, tokens_of(usage), searches)[2]
+    return None if price is None else _priced(price, _billed(usage), searches)[2]
 
 
 def cost_per_token(
@@ -105,6 +105,18 @@ def _cost_of_text(
     asked = token_counter(model, messages=messages) if messages else token_counter(model, text=prompt)
     said = token_counter(model, text=text)
     return _priced(price, Tokens(asked, said, asked + said))[2]
+
+
+def _billed(usage: Any) -> Tokens:
+    """The tokens that are paid for: all, but with Cohere, whose own preamble is read for nothing.
+
+    https://docs.cohere.com/reference/chat (`usage.billed_units`, 2026-11)
+    """
+    units = field(usage, "billed_units")
+    input_, output = field(units, "input_tokens"), field(units, "output_tokens")
+    if not isinstance(input_, (int, float)) or not isinstance(output, (int, float)):
+        return tokens_of(usage)
+    return Tokens(round(input_), round(output), round(input_ + output))
 
 
 def _context(answer: Any, usage: Any, batch: bool | None) -> dict[str, str]:

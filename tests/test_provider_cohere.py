@@ -230,6 +230,14 @@ def test_usage_counts_what_the_model_read_and_keeps_what_is_billed() -> None:
     assert usage.billed_units == {"input_tokens": 10, "output_tokens": 4}
 
 
+def test_what_is_billed_is_what_it_costs() -> None:
+    tokens, billed = {"input_tokens": 1500, "output_tokens": 60}, {"input_tokens": 40, "output_tokens": 50}
+    answer = decoded(usage={"billed_units": billed, "tokens": tokens, "cached_tokens": 1400})
+    price = sum(rejoinder.cost_per_token("cohere/command-a", 40, 50))
+    assert price > 0
+    assert rejoinder.completion_cost(answer, "cohere/command-a") == pytest.approx(price)
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [("COMPLETE", "stop"), ("STOP_SEQUENCE", "stop"), ("MAX_TOKENS", "length"), ("TOOL_CALL", "tool_calls")],

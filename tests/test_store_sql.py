@@ -21,7 +21,6 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="pip install 'rejoinder[sql]'")
 
-# ruff: noqa: E402
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, oracle
 from sqlalchemy.schema import CreateIndex, CreateTable

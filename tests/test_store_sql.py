@@ -561,6 +561,7 @@ def test_a_cache_names_the_store_by_its_type(tmp_path: Path) -> None:
 
 
 LIST = "__[POSTCOMPILE_ids]"  # as many parameters as there are values
+FILLING = {"after": b"", "last": b"", "ids": [b"1"]}
 
 
 def statements(name: str) -> dict[str, str]:
@@ -572,7 +573,7 @@ def statements(name: str) -> dict[str, str]:
     for word, statement in vars(sql).items():
         if isinstance(statement, sa.Executable):
             # A limit is written out only once everything has a value.
-            filled = statement.params(after=b"", last=b"") if isinstance(statement, sa.Select) else statement
+            filled = statement.params(FILLING) if isinstance(statement, sa.Select) else statement
             options = {"render_postcompile": isinstance(statement, sa.Select)}
             written[word] = filled.compile(dialect=dialect, compile_kwargs=options).string.replace(LIST, ":ids")
     return {word: " ".join(str(each).split()).replace(DIALECTS[name].clock, "NOW") for word, each in written.items()}

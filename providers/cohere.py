@@ -191,7 +191,7 @@ def _assistant(message: Message) -> Json:
 
 def _own_thinking(message: Message) -> list[Mapping[str, Any]]:
     blocks = [plain(block) for block in message.get("thinking_blocks") or ()]
-    return [block for block in blocks if block.get("type") == "thinking" and not block.get("signature")]
+    return [block for block in blocks if block.get("thinking") and not block.get("signature")]
 
 
 def _call(call: Mapping[str, Any]) -> Json:

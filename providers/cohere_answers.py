@@ -63,6 +63,8 @@ def fault_of(body: bytes) -> ProviderFault:
 
 
 def malformed(error: Exception, body: bytes) -> ProviderFault:
+    if body.lstrip().startswith(b"<"):  # a page of some server in between
+        return fault_of(body)
     said = f"The answer does not follow Cohere's protocol ({type(error).__name__}: {error})."
     return ProviderFault(Failure(said, "malformed_answer", status=502), body)
 
@@ -166,7 +168,7 @@ class CohereStream(StreamDecoder):
     def __init__(self, request: Request) -> None:
         self._request = request
         self._events = EventSplitter()
-        self._body = b""
+        self._body = bytearray()
         """The first bytes, until it is clear what they are; of a body that is no event stream: all."""
         self._is_events: bool | None = None
         self._head = b""
@@ -183,10 +185,9 @@ class CohereStream(StreamDecoder):
         if self._is_events:
             return self._read(self._events.feed(data))
         self._body += data
-        start = self._body.lstrip()
-        if start and self._is_events is None:
+        if self._is_events is None and (start := self._body.lstrip()):
             self._is_events = not start.startswith((b"{", b"[", b"<"))
-        return self._read(self._events.feed(self._body)) if self._is_events else []
+        return self._read(self._events.feed(bytes(self._body))) if self._is_events else []
 
     def end(self) -> list[bytes]:
         if not self._is_events:
@@ -201,9 +202,10 @@ class CohereStream(StreamDecoder):
         """The chunk of an answer, or the fault of an error, that came whole although a stream was asked for."""
         from ..core.shape import completion_as_chunk
 
-        if not self._body.strip():
-            raise ProviderFault(CUT, self._body)
-        return [orjson.dumps(completion_as_chunk(orjson.loads(completion(self._body, self._request))))]
+        body = bytes(self._body)
+        if not body.strip():
+            raise ProviderFault(CUT, body)
+        return [orjson.dumps(completion_as_chunk(orjson.loads(completion(body, self._request))))]
 
     def _read(self, events: Iterable[Event]) -> list[bytes]:
         for name, data in events:

@@ -293,6 +293,8 @@ def fault_of(body: bytes) -> ProviderFault:
 
 
 def malformed(error: Exception, body: bytes) -> ProviderFault:
+    if body.lstrip().startswith(b"<"):  # a page of some server in between
+        return fault_of(body)
     said = f"The answer does not follow Ollama's protocol ({type(error).__name__}: {error})."
     return ProviderFault(Failure(said, "malformed_answer", status=502), body)
 
@@ -416,8 +418,6 @@ class OllamaStream(StreamDecoder):
             if event.get("error") or "message" not in event:
                 raise fault_of(line)
             return self._chunks(event)
-        except orjson.JSONDecodeError as error:
-            raise (malformed(error, line) if self._has_begun else fault_of(line)) from None
         except MALFORMED as error:
             raise malformed(error, line) from error
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import rejoinder
-from rejoinder.core import answers
+from rejoinder.core import answers, endpoint_answers
 from rejoinder.core.api_errors import BadRequestError, ContextWindowExceeded, InternalServerError, InvalidRequest
+from rejoinder.core.shape import Misshapen
 from rejoinder.core.types import Request
 from rejoinder.providers.base import ProviderFault
 from rejoinder.providers.cohere import CohereCodec
@@ -356,6 +360,70 @@ def test_a_stream_that_is_none_is_a_fault(body: bytes) -> None:
     decoder = CODEC.decoder(request(stream=True))
     with pytest.raises(ProviderFault):
         [*decoder.feed(body), *decoder.end()]
+
+
+NAMES = sorted(
+    {
+        *[
+            "type",
+            "index",
+            "delta",
+            "message",
+            "content",
+            "text",
+            "thinking",
+            "tool_plan",
+            "tool_calls",
+            "citations",
+            "id",
+            "function",
+            "name",
+            "arguments",
+        ]
+    }
+    | {
+        *[
+            "finish_reason",
+            "usage",
+            "tokens",
+            "billed_units",
+            "input_tokens",
+            "cached_tokens",
+            "logprobs",
+            "embeddings",
+            "float",
+            "meta",
+            "results",
+        ]
+    }
+)
+KINDS = ["content-start", "content-delta", "tool-call-start", "tool-call-delta", "citation-start", "message-end"]
+READS = (
+    lambda body: answers.completion(CODEC.decode(body, request())),
+    lambda body: [answers.chunk(chunk) for chunk in chunks(b"data: " + body + b"\n\n", end())],
+    *(
+        lambda body, kind=kind: chunks(b"event: " + kind.encode() + b"\ndata: " + body + b"\n\n", end())
+        for kind in KINDS
+    ),
+    lambda body: endpoint_answers.embeddings(CohereEmbed().decode(body, request())),
+    lambda body: endpoint_answers.READERS["rerank"](CohereRerank().decode(body, request())),
+)
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANYTHING)
+def test_no_body_raises_anything_but_a_fault(value: Any) -> None:
+    body = json.dumps(value).encode()
+    for read in READS:
+        with contextlib.suppress(ProviderFault, Misshapen):
+            read(body)
+    assert CODEC.failure(500, body).message
 
 
 # Vectors and rankings.

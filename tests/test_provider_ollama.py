@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import rejoinder
-from rejoinder.core import answers
+from rejoinder.core import answers, endpoint_answers
 from rejoinder.core.api_errors import InternalServerError, InvalidRequest, NotFoundError
+from rejoinder.core.shape import Misshapen
 from rejoinder.core.types import Request
 from rejoinder.providers.base import ProviderFault
 from rejoinder.providers.ollama import OllamaCodec, OllamaEmbed
@@ -275,6 +279,60 @@ def test_a_stream_without_an_end_is_a_fault(lines: list[bytes]) -> None:
 def test_lines_that_are_none_are_faults(bad: bytes) -> None:
     with pytest.raises(ProviderFault):
         chunks(bad)
+
+
+NAMES = sorted(
+    {
+        *[
+            "model",
+            "created_at",
+            "message",
+            "role",
+            "content",
+            "thinking",
+            "tool_calls",
+            "function",
+            "name",
+            "arguments",
+            "id",
+            "done",
+            "done_reason",
+        ]
+    }
+    | {
+        *[
+            "error",
+            "embeddings",
+            "prompt_eval_count",
+            "eval_count",
+            "total_duration",
+            "logprobs",
+            "token",
+            "top_logprobs",
+        ]
+    }
+)
+READS = (
+    lambda body: answers.completion(CODEC.decode(body, request())),
+    lambda body: [answers.chunk(chunk) for chunk in chunks(line("Hi"), body + b"\n", last())],
+    lambda body: endpoint_answers.embeddings(OllamaEmbed().decode(body, request())),
+)
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANYTHING)
+def test_no_body_raises_anything_but_a_fault(value: Any) -> None:
+    body = json.dumps(value).encode()
+    for read in READS:
+        with contextlib.suppress(ProviderFault, Misshapen):
+            read(body)
+    assert CODEC.failure(500, body).message
 
 
 # Vectors.

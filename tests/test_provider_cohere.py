@@ -362,41 +362,33 @@ def test_a_stream_that_is_none_is_a_fault(body: bytes) -> None:
         [*decoder.feed(body), *decoder.end()]
 
 
-NAMES = sorted(
-    {
-        *[
-            "type",
-            "index",
-            "delta",
-            "message",
-            "content",
-            "text",
-            "thinking",
-            "tool_plan",
-            "tool_calls",
-            "citations",
-            "id",
-            "function",
-            "name",
-            "arguments",
-        ]
-    }
-    | {
-        *[
-            "finish_reason",
-            "usage",
-            "tokens",
-            "billed_units",
-            "input_tokens",
-            "cached_tokens",
-            "logprobs",
-            "embeddings",
-            "float",
-            "meta",
-            "results",
-        ]
-    }
-)
+NAMES = [
+    "arguments",
+    "billed_units",
+    "cached_tokens",
+    "citations",
+    "content",
+    "delta",
+    "embeddings",
+    "finish_reason",
+    "float",
+    "function",
+    "id",
+    "index",
+    "input_tokens",
+    "logprobs",
+    "message",
+    "meta",
+    "name",
+    "results",
+    "text",
+    "thinking",
+    "tokens",
+    "tool_calls",
+    "tool_plan",
+    "type",
+    "usage",
+]
 KINDS = ["content-start", "content-delta", "tool-call-start", "tool-call-delta", "citation-start", "message-end"]
 READS = (
     lambda body: answers.completion(CODEC.decode(body, request())),

@@ -281,37 +281,29 @@ def test_lines_that_are_none_are_faults(bad: bytes) -> None:
         chunks(bad)
 
 
-NAMES = sorted(
-    {
-        *[
-            "model",
-            "created_at",
-            "message",
-            "role",
-            "content",
-            "thinking",
-            "tool_calls",
-            "function",
-            "name",
-            "arguments",
-            "id",
-            "done",
-            "done_reason",
-        ]
-    }
-    | {
-        *[
-            "error",
-            "embeddings",
-            "prompt_eval_count",
-            "eval_count",
-            "total_duration",
-            "logprobs",
-            "token",
-            "top_logprobs",
-        ]
-    }
-)
+NAMES = [
+    "arguments",
+    "content",
+    "created_at",
+    "done",
+    "done_reason",
+    "embeddings",
+    "error",
+    "eval_count",
+    "function",
+    "id",
+    "logprobs",
+    "message",
+    "model",
+    "name",
+    "prompt_eval_count",
+    "role",
+    "thinking",
+    "token",
+    "tool_calls",
+    "top_logprobs",
+    "total_duration",
+]
 READS = (
     lambda body: answers.completion(CODEC.decode(body, request())),
     lambda body: [answers.chunk(chunk) for chunk in chunks(line("Hi"), body + b"\n", last())],

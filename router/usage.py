@@ -40,7 +40,8 @@ def tokens_of(usage: Any) -> Tokens:
     output, input_ = written or 0, given or 0
     hidden = (total or 0) - input_ - output
     if reasoning and hidden >= reasoning:
-        output += reasoning  # xAI's completion_tokens do not count the thinking, its total_tokens do (recorded, 2026-11)
+        # xAI's completion_tokens do not count the thinking, its total_tokens do (recorded, 2026-11).
+        output += reasoning
     read = _first(asked, "cached_tokens")
     if read is None:
         read = _first(usage, "cache_read_input_tokens")

@@ -515,7 +515,7 @@ class Cache:
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
         entry = run(self.read(self._prefix + VALUE + key, self.default_controls))
-        return default if entry is None else _loads(entry.body)
+        return default if entry is None else _loads(entry.body, default)
 
     def set(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
@@ -524,7 +524,7 @@ class Cache:
     async def aget(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `aset`. A stored None is a hit: it is not `default`."""
         entry = await arun(self.read(self._prefix + VALUE + key, self.default_controls))
-        return default if entry is None else _loads(entry.body)
+        return default if entry is None else _loads(entry.body, default)
 
     async def aset(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
@@ -603,10 +603,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _loads(data: bytes) -> Any:
+def _loads(data: bytes, default: Any) -> Any:
     import orjson
 
-    return orjson.loads(data)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return default
 
 
 def _prefix(namespace: str) -> str:

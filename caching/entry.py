@@ -32,6 +32,8 @@ DEFLATE_OVER = 64 * 1024
 """Sections larger than this are deflated."""
 MOST = 512 * 2**20
 """Sections that claim to be larger are not read."""
+LONGEST = 24 * 3600 * 1000.0
+"""Milliseconds that a stream may have taken."""
 
 
 new = tuple.__new__  # makes a named tuple in half the time of its class, where a hit is counted in tenths of a µs
@@ -75,6 +77,8 @@ def unpack(data: bytes, *, verify: bool = True) -> Entry:
         magic, flags, stored_at, ttl, body, chunks, timing, notes, crc = HEADER.unpack_from(data)
     except struct.error:
         raise BadEntry(f"{len(data)} bytes are too few for an entry") from None
+    except TypeError:
+        raise BadEntry(f"{type(data).__name__} is not bytes") from None
     if magic != MAGIC:
         raise BadEntry(f"starts with {magic!r}, not {MAGIC!r}")
     total = body + chunks + timing + notes
@@ -108,6 +112,8 @@ def _with_chunks(data: bytes, start: int, stored_at: float, ttl: float, body: in
     try:
         moments: Sequence[Any] = orjson.loads(data[second:third]) if timing else ()
         clean = tuple(float(moment) for moment in moments)
+        if not all(0 <= moment <= LONGEST for moment in clean):
+            raise ValueError("a moment is before the stream or a day after it")
     except (ValueError, TypeError) as error:
         raise BadEntry(f"the timing does not read: {error}") from None
     pieces = tuple(data[first:second].split(b"\n")) if chunks else ()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from ..caching.cache import Cache, innermost
+from ..caching.entry import BadEntry
 from ..caching.keys import NotJSON
 from ..caching.policy import CachePolicy
 from ..core import settings
@@ -22,7 +23,7 @@ from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
 from .faults import invalid
-from .miss import Found, Place, answer_miss, ask, serve
+from .miss import Found, Place, answer_miss, ask, serve, served
 from .shape import options_of, shape_request, snapshot
 
 Params = Mapping[str, Any]
@@ -52,8 +53,13 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
     if looked:
         entry = cache.read_now(key, controls)
         if entry is not None:
-            cache.counts["hits"] += 1
-            return serve(entry, "exact", cache, key, request, params)
+            try:
+                found = serve(entry, "exact", cache, key, request, params)
+            except BadEntry as error:
+                run(cache.set_aside(key, str(error)))
+            else:
+                cache.counts["hits"] += 1
+                return found
     return look_up(request, params, Place(cache, key, controls), looked)
 
 
@@ -63,9 +69,10 @@ def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flo
     cache, key, controls = place
     if controls.may_read and not looked:
         entry = yield from cache.read(key, controls)
-        if entry is not None:
+        found = None if entry is None else (yield from served(entry, "exact", request, params, place))
+        if found is not None:
             cache.counts["hits"] += 1
-            return serve(entry, "exact", cache, key, request, params)
+            return found
     cache.counts["misses"] += 1
     if controls.must_hit:
         raise CacheMiss(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..caching import leases
 from ..caching.cache import Cache
-from ..caching.entry import Entry, new
+from ..caching.entry import BadEntry, Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
 from ..caching.keys import component_digests, texts
 from ..caching.policy import Controls, may_store_answer
@@ -60,15 +60,38 @@ class Place(NamedTuple):
 
 
 def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, params: Params) -> Found:
-    """A stored answer, in the form that the call asks for."""
+    """A stored answer, in the form that the call asks for. Raises `BadEntry` if it is none, checksum or not."""
     answers = typed()
     info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at))
-    if not request.stream:
-        return (
-            answers.hit(entry.body, info) if request.endpoint == "chat" else answers.marked(request, entry.body, info)
-        )
-    chunks = list(entry.chunks) or unfolded(request, entry.body)
+    try:
+        if not request.stream:
+            is_chat = request.endpoint == "chat"
+            return answers.hit(entry.body, info) if is_chat else answers.marked(request, entry.body, info)
+        chunks = list(entry.chunks) or unfolded(request, entry.body)
+        check_objects(chunks)
+    except Exception as error:
+        raise BadEntry(f"it does not read as an answer ({type(error).__name__}: {error})") from None
     return Streamed(Membership(Tape(chunks, entry.timing if params.get("replay_timing") else ())), info)
+
+
+def check_objects(chunks: list[bytes]) -> None:
+    """Raise ValueError unless there are chunks, each a JSON object: now, while it can still be a miss."""
+    import orjson
+
+    if not chunks:
+        raise ValueError("there is nothing to replay")
+    for data in chunks:
+        if not isinstance(orjson.loads(data), dict):
+            raise ValueError(f"a chunk is no object: {data[:40]!r}")
+
+
+def served(entry: Entry, kind: str, request: Request, params: Params, place: Place) -> Flow[Found | None]:
+    """A stored answer; None if it is none: it is set aside, and the call is a miss."""
+    try:
+        return serve(entry, kind, place.cache, place.key, request, params)
+    except BadEntry as error:
+        yield from place.cache.set_aside(place.key, str(error))
+        return None
 
 
 def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
@@ -101,7 +124,7 @@ def follow(outcome: Outcome, request: Request, params: Params, options: Options,
     """What a follower makes of its flight. None: look again who leads."""
     if outcome.kind == "landed":
         place.cache.counts["shared"] += 1
-        return serve(outcome.value, "shared", place.cache, place.key, request, params)
+        return (yield from served(outcome.value, "shared", request, params, place))
     if outcome.kind == "live":
         return (yield from follow_live(outcome.value, request, params, place))
     if outcome.kind == "late":
@@ -156,9 +179,12 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
         if landing.flight is not None:
             waited = yield from wait_for_others(request, options, landing)
             if isinstance(waited, Entry):
-                cache.flights.land(landing.flight, waited)
-                cache.counts["shared"] += 1
-                return serve(waited, "shared", cache, key, request, params)
+                found = yield from served(waited, "shared", request, params, landing.place)
+                if found is not None:
+                    cache.flights.land(landing.flight, waited)
+                    cache.counts["shared"] += 1
+                    return found
+                waited = ""
             landing.flight.token = waited
             landing = landing._replace(token=waited)
         return (yield from ask(request, options, landing))

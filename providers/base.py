@@ -24,6 +24,8 @@ class Call(NamedTuple):
     """Beyond those of the deployment."""
     url: str | None = None
     """Where to send it, if that differs from call to call (it names the model, say); else it is the template's URL."""
+    form: Mapping[str, Any] | None = None
+    """The fields of a body that is a form, for a caller's own client, which wants to write it itself."""
 
 
 class Failure(NamedTuple):

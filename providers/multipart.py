@@ -28,6 +28,11 @@ class Upload(dict[str, str]):
         super().__init__(sha256=hashlib.sha256(data).hexdigest())
         self.data, self.name, self.content_type = data, name, content_type
 
+    @property
+    def as_httpx(self) -> Any:
+        """The tuple that httpx and the SDKs take for a file."""
+        return (self.name, self.data) if self.content_type is None else (self.name, self.data, self.content_type)
+
 
 def upload(file: Any) -> Upload:
     """The whole content of `file`: a path, bytes, a file object, or a tuple of a name, one of these and a type.
@@ -86,8 +91,7 @@ def form(fields: Mapping[str, Any]) -> tuple[bytes, str]:
     files = {}
     for name, value in fields.items():
         if isinstance(value, Upload):
-            file = (value.name, value.data)
-            files[name] = file if value.content_type is None else (*file, value.content_type)
+            files[name] = value.as_httpx
             continue
         for path, text in _flat(name, value):
             plain.setdefault(path, []).append(text)

@@ -213,8 +213,10 @@ class HearingCodec(EndpointCodec):
     """Transcriptions and translations: a form with a file in it."""
 
     def encode(self, request: Request, provider: Provider) -> Call:
-        body, content_type = form(self.body(request, provider))
-        return Call(self.path_at(provider), body, {**provider.headers, "content-type": content_type})
+        fields = self.body(request, provider)
+        body, content_type = form(fields)
+        headers = {**provider.headers, "content-type": content_type}
+        return Call(self.path_at(provider), body, headers, form=fields)
 
     def decode(self, body: bytes, request: Request) -> bytes:
         if request.parameters.get("response_format") not in PLAIN_TEXTS:

@@ -31,8 +31,13 @@ class ClientWire:
         sent: dict[str, Any] = {"headers": headers}
         if options.timeout is not None:
             sent["timeout"] = options.timeout
-        if headers["content-type"] != "application/json":  # a form with a file
-            return {"content": call.body, "cast_to": httpx2.Response, "options": sent}
+        if call.form is not None:
+            from .multipart import Upload
+
+            headers["content-type"] = "multipart/form-data"
+            files = {name: value.as_httpx for name, value in call.form.items() if isinstance(value, Upload)}
+            plain = {name: value for name, value in call.form.items() if name not in files}
+            return {"body": plain, "files": files, "cast_to": httpx2.Response, "options": sent}
         return {"body": _parsed(call.body), "cast_to": httpx2.Response, "options": sent}
 
     def send(self, call: Call, request: Request, options: Options) -> Reply:

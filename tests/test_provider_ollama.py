@@ -231,7 +231,10 @@ def chunks(*lines: bytes) -> list[bytes]:
 
 def test_calls_in_several_pieces_are_counted_on() -> None:
     pieces = [line(tool_calls=[{"function": {"name": name, "arguments": {}}}]) for name in ("f", "g")]
-    message = answers.completion(fold(chunks(*pieces, last()))).choices[0].message
+    said = chunks(*pieces, last())
+    deltas = [choice["delta"] for chunk in said for choice in json.loads(chunk)["choices"]]
+    assert [call["index"] for delta in deltas for call in delta.get("tool_calls", ())] == [0, 1]
+    message = answers.completion(fold(said)).choices[0].message
     assert [(call.id, call.function.name) for call in message.tool_calls] == [("call_0", "f"), ("call_1", "g")]
 
 

@@ -24,7 +24,7 @@ from ..core import settings
 from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType, suggestion
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
-from . import explain, keys, leases
+from . import explain, keys, leases, samples
 from .breaker import Breaker
 from .entry import BadEntry, Entry, pack, unpack
 from .explain import Explanation
@@ -179,7 +179,7 @@ class Cache:
         if on_key_error not in ("raise", "skip"):
             raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
         self.on_key_error, self.keep_requests = on_key_error, keep_requests
-        self._seal = sealer(sign_with, encrypt_with)
+        self.seal = sealer(sign_with, encrypt_with)
         self.flights = Flights()
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
@@ -190,7 +190,7 @@ class Cache:
         )
         self.grace = self.default_controls.grace
         """Seconds that an answer is kept in the store beyond its TTL."""
-        self._prefix = _prefix(self.namespace)
+        self.prefix = prefix_of(self.namespace)
         self._has_default_key = self.__class__.get_cache_key is Cache.get_cache_key
         _living.add(self)
 
@@ -218,15 +218,20 @@ class Cache:
 
         `model`, `messages` and `params` are the caller's own arguments. Raises `CacheKeyError` and `NotJSON`.
         """
-        prefix = self._prefix if controls.namespace is None else _prefix(controls.namespace or "default")
+        prefix = self.prefix if controls.namespace is None else prefix_of(controls.namespace or "default")
+        counting = samples.current.get() if controls.sample is None else None
         if self._has_default_key and "get_cache_key" not in self.__dict__:
-            return prefix + self.key_of(request, controls)
+            digest = self.key_of(request, controls)
+            if counting is not None:
+                digest = self.key_of(request, controls._replace(sample=counting.next(prefix + digest)))
+            return prefix + digest
         said = {} if messages is None else {"messages": messages}  # the endpoints beside chat have none
         key = self._own_key({"model": model, **said, **params})
         if key is None:
             return None
         # One key function may serve all endpoints, whose answers are not each other's.
-        return f"{prefix}{OWN}{request.endpoint}:{key}"
+        place = f"{prefix}{OWN}{request.endpoint}:{key}"
+        return place if counting is None else f"{place}#{counting.next(place)}"
 
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:
@@ -305,8 +310,8 @@ class Cache:
         return data
 
     def _unpacked(self, key: str, data: bytes) -> Entry:
-        if self._seal is not None:
-            data = self._seal.open(key, data)
+        if self.seal is not None:
+            data = self.seal.open(key, data)
         return unpack(data, verify=not self.store.checked)
 
     def _fresh(self, entry: Entry, controls: Controls) -> Entry | None:
@@ -344,8 +349,8 @@ class Cache:
         kept = None if entry.ttl is None else entry.ttl + self.grace
         try:
             data = pack(entry, deflate=not store.in_process)
-            if self._seal is not None:
-                data = self._seal.close(key, data)
+            if self.seal is not None:
+                data = self.seal.close(key, data)
             if store.in_process:
                 store.set(key, data, kept)
             else:
@@ -431,7 +436,8 @@ class Cache:
         """Why a call with these arguments would hit or miss: the nearest entry and what differs. Sends nothing."""
         request: Request = settings.shape(model, messages, **params)
         controls = self.controls(params.get("cache") if not isinstance(params.get("cache"), Cache) else None)
-        key = self.entry_key(request, controls, model, messages, params)
+        with samples.uncounted():
+            key = self.entry_key(request, controls, model, messages, params)
         if key is None:
             return Explanation(False, "", "the key function failed, so the call is not cached.")
         entry = run(self.read(key, controls))
@@ -499,36 +505,36 @@ class Cache:
 
     def clear(self) -> int:
         """Remove every answer of this cache's namespace; how many there were."""
-        return self.store.clear(self._prefix)
+        return self.store.clear(self.prefix)
 
     async def aclear(self) -> int:
         """Remove every answer of this cache's namespace; how many there were."""
-        return await self.store.aclear(self._prefix)
+        return await self.store.aclear(self.prefix)
 
     flush_cache = clear
 
     def delete(self, key: str) -> bool:
         """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
         kinds = ("", VALUE, *(f"{OWN}{endpoint}:" for endpoint in ("chat", *ENDPOINTS)))
-        return any([self.store.delete(self._prefix + kind + key) for kind in kinds])
+        return any([self.store.delete(self.prefix + kind + key) for kind in kinds])
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
-        entry = run(self.read(self._prefix + VALUE + key, self.default_controls))
+        entry = run(self.read(self.prefix + VALUE + key, self.default_controls))
         return default if entry is None else _loads(entry.body, default)
 
     def set(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
-        return run(self.write(self._prefix + VALUE + key, self._value_entry(value, ttl)))
+        return run(self.write(self.prefix + VALUE + key, self._value_entry(value, ttl)))
 
     async def aget(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `aset`. A stored None is a hit: it is not `default`."""
-        entry = await arun(self.read(self._prefix + VALUE + key, self.default_controls))
+        entry = await arun(self.read(self.prefix + VALUE + key, self.default_controls))
         return default if entry is None else _loads(entry.body, default)
 
     async def aset(self, key: str, value: Any, ttl: str | float | None = None) -> bool:
         """Keep a JSON value of your own. False if the store would not."""
-        return await arun(self.write(self._prefix + VALUE + key, self._value_entry(value, ttl)))
+        return await arun(self.write(self.prefix + VALUE + key, self._value_entry(value, ttl)))
 
     def _value_entry(self, value: Any, ttl: str | float | None) -> Entry:
         import json
@@ -612,7 +618,7 @@ def _loads(data: bytes, default: Any) -> Any:
         return default
 
 
-def _prefix(namespace: str) -> str:
+def prefix_of(namespace: str) -> str:
     """What a namespace's keys begin with. Colons are escaped, so that no namespace is the beginning of another."""
     return quote(namespace, safe="") + ":"
 

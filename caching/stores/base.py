@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 
@@ -73,6 +73,18 @@ class Store(ABC):
     def prune(self) -> int:
         """Remove what has expired, where the medium does not do so by itself; how many there were."""
         return 0
+
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        """Like `scan`, every entry that has expired and yet is there until `prune`. Some media keep none."""
+        return iter(())
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What is there under each key, expired or not, to be looked at and not used.
+
+        None: nothing. Empty: the store sees that its bytes are damaged. A store that removes what has expired, and that
+        does not care when a value was last used, leaves this as it is.
+        """
+        return [self.get(key) for key in keys]
 
     def close(self) -> None:  # noqa: B027 - not every medium has something to close
         """Release connections and files. A closed store may be used again, and then opens anew."""

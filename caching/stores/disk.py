@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -44,6 +44,8 @@ CREATE TABLE leases (key BLOB PRIMARY KEY, token TEXT NOT NULL, expires_at REAL 
 FIND = "SELECT value, checksum, expires_at FROM entries JOIN bodies USING (body) WHERE key = ?"
 PAGE = """SELECT key, size, stored_at, expires_at FROM entries
     WHERE key >= ? AND key < ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY key LIMIT ?"""
+DEAD_PAGE = """SELECT key, size, stored_at, expires_at FROM entries
+    WHERE key >= ? AND key < ? AND expires_at <= ? ORDER BY key LIMIT ?"""
 KEYS = "SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 ADD = "INSERT INTO entries (key, body, checksum, expires_at, stored_at, used_at, size) VALUES (?, ?, ?, ?, ?, ?, ?)"
 TAKE = """INSERT INTO leases (key, token, expires_at) VALUES (?, ?, ?)
@@ -139,8 +141,11 @@ class DiskStore(Store):
         return bool(self._change("DELETE FROM entries WHERE key = ?", (name,)))
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
+        return self._pages(PAGE, prefix)
+
+    def _pages(self, statement: str, prefix: str) -> Iterator[Record]:
         start, end = _span(prefix)
-        while rows := self._read(PAGE, (start, end, self.clock(), BATCH)):
+        while rows := self._read(statement, (start, end, self.clock(), BATCH)):
             for name, size, stored_at, expires_at in rows:
                 key = _key(name)
                 if key is not None:
@@ -148,6 +153,19 @@ class DiskStore(Store):
             start = _after(rows[-1][0])
 
     # ── more than a store must have ───────────────────────────────────────────────────────────────────────────────
+
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        return self._pages(DEAD_PAGE, prefix)
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [self._peek(_name(key)) for key in keys]
+
+    def _peek(self, name: bytes) -> bytes | None:
+        rows = self._read(FIND, (name,))
+        if not rows:
+            return None
+        value: bytes = rows[0][0]
+        return value if type(value) is bytes and _checksum(name, value) == rows[0][1] else b""
 
     def clear(self, prefix: str = "") -> int:
         start, end = _span(prefix)

@@ -139,6 +139,12 @@ class LayeredStore(Store):
     def scan(self, prefix: str = "") -> Iterator[Record]:
         return self.last.scan(prefix)
 
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        return self.last.expired(prefix)
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        return self.last.peek(keys)
+
     def prune(self) -> int:
         return [store.prune() for store in self.stores][-1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from .base import Record, Store
@@ -65,12 +65,22 @@ class MemoryStore(Store):
             return self._drop(key)
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
+        return self._listed(prefix, live=True)
+
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        return self._listed(prefix, live=False)
+
+    def _listed(self, prefix: str, *, live: bool) -> Iterator[Record]:
         now = self.clock()
         with self._lock:
             items = list(self._items.items())
         for key, (value, expires_at, stored_at) in items:
-            if key.startswith(prefix) and (expires_at is None or expires_at > now):
+            if key.startswith(prefix) and (expires_at is None or expires_at > now) is live:
                 yield Record(key, len(value), stored_at, expires_at)
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        found = [self._items.get(key) for key in keys]
+        return [None if item is None else item[0] for item in found]
 
     def clear(self, prefix: str = "") -> int:
         with self._lock:

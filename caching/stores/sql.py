@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -106,9 +106,12 @@ class SQLStore(Store):
         return self._ask(_count, self._sql.remove, {"id": _id(_encode(key))}) > 0
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
+        return self._pages(self._sql.page, prefix)
+
+    def _pages(self, statement: Any, prefix: str) -> Iterator[Record]:
         name = _encode(prefix)
         after, last = _span(name)
-        while rows := self._ask(_all, self._sql.page, {"after": after, "last": last}):
+        while rows := self._ask(_all, statement, {"after": after, "last": last}):
             for id, long_key, size, stored_at, expires_at in rows:
                 found = long_key or id[: -len(END)]
                 if found.startswith(name):
@@ -116,6 +119,14 @@ class SQLStore(Store):
             after = rows[-1][0]
 
     # ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        return self._pages(self._sql.dead_page, prefix)
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        ids = [_id(_encode(key)) for key in keys]
+        found = {bytes(id): bytes(value or b"") for id, value in self._ask(_all, self._sql.find_all, {"ids": ids})}
+        return [found.get(id) for id in ids]
 
     def clear(self, prefix: str = "") -> int:
         name = _encode(prefix)
@@ -401,10 +412,12 @@ class _Statements:
         live, dead = sa.or_(c.expires_at.is_(None), c.expires_at > now), c.expires_at <= now
 
         self.find = sa.select(c.value).where(c.id == id, live)
+        self.find_all = sa.select(c.id, c.value).where(c.id.in_(ids))
         self.replace = row.replace(entries, {"id": id, **given, "stored_at": now, "expires_at": end}, dialect)
-        self.remove = sa.delete(entries).where(c.id == id, live)
+        self.remove = sa.delete(entries).where(c.id == id)
         columns = sa.select(c.id, c.long_key, c.length, c.stored_at, c.expires_at)
         self.page = columns.where(*within, live).order_by(c.id).limit(BATCH)
+        self.dead_page = columns.where(*within, dead).order_by(c.id).limit(BATCH)
         self.ids = sa.select(c.id).where(*within).order_by(c.id).limit(BATCH)
         self.remove_all = sa.delete(entries).where(c.id.in_(ids))
         self.dead = sa.select(c.id).where(dead).order_by(c.expires_at).limit(BATCH)

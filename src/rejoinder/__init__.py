@@ -17,10 +17,21 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .caching.bundle import BundleError as BundleError
+    from .caching.bundle import export_bundle as export_bundle
+    from .caching.bundle import import_bundle as import_bundle
     from .caching.cache import Cache as Cache
     from .caching.entry import Entry as Entry
     from .caching.explain import Explanation as Explanation
+    from .caching.inspection import CacheItem as CacheItem
+    from .caching.inspection import cache_clear as cache_clear
+    from .caching.inspection import cache_list as cache_list
+    from .caching.inspection import cache_list_expired as cache_list_expired
+    from .caching.inspection import cache_path as cache_path
+    from .caching.inspection import cache_prune as cache_prune
+    from .caching.inspection import cache_size as cache_size
     from .caching.policy import CachePolicy as CachePolicy
+    from .caching.samples import samples as samples
     from .caching.stores.base import Record as Record
     from .caching.stores.base import Store as Store
     from .core.answers import CacheInfo as CacheInfo
@@ -131,10 +142,21 @@ if TYPE_CHECKING:
     providers: _Providers
 
 _MODULES = {
+    "caching.bundle": ("BundleError", "export_bundle", "import_bundle"),
     "caching.cache": ("Cache",),
     "caching.entry": ("Entry",),
     "caching.explain": ("Explanation",),
+    "caching.inspection": (
+        "CacheItem",
+        "cache_clear",
+        "cache_list",
+        "cache_list_expired",
+        "cache_path",
+        "cache_prune",
+        "cache_size",
+    ),
     "caching.policy": ("CachePolicy",),
+    "caching.samples": ("samples",),
     "caching.stores.base": ("Record", "Store"),
     "core.answers": ("CacheInfo", "Chunk", "Completion", "Usage"),
     "core.api_errors": (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from ..caching.cache import Cache, innermost
@@ -205,6 +205,8 @@ def _candidates(model: str, params: Params, fallbacks: Any) -> list[tuple[str, P
     """The models to try in turn, each with its own arguments."""
     if isinstance(fallbacks, (str, Mapping)):
         fallbacks = [fallbacks]
+    if not isinstance(fallbacks, Sequence):
+        raise WrongType(f"fallbacks={fallbacks!r} must be a list of models, not {type(fallbacks).__name__}.")
     first = {name: value for name, value in params.items() if name != "fallbacks"}
     shared = {name: value for name, value in first.items() if name not in OF_ONE_PLACE}
     result: list[tuple[str, Params]] = [(model, first)]

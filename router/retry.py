@@ -59,7 +59,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     """Seconds that an answer's headers ask to wait: `retry-after-ms`, or `retry-after` as seconds or as a date."""
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and _number(milliseconds) is not None:
-        return float(milliseconds) / 1000
+        return max(0.0, float(milliseconds) / 1000)
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -68,7 +68,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
         return max(0.0, number)
     try:
         moment = email.utils.parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, moment - (time.time() if now is None else now))
 

@@ -75,7 +75,8 @@ def wish_of(parameters: Mapping[str, Any], model: str) -> Wish | None:
 
 def fitted_wish(request: Request, provider: Provider) -> Request:
     """The request without its wish, if the provider's codec has no use for it. A wrong one raises `InvalidRequest`."""
-    if WISHES.isdisjoint(request.parameters) or provider.prompt_cache in OBEYED:
+    is_obeyed = provider.prompt_cache in OBEYED and request.endpoint == "chat"
+    if WISHES.isdisjoint(request.parameters) or is_obeyed:
         return request
     wish_of(request.parameters, request.model)
     kept = {name: value for name, value in request.parameters.items() if name not in WISHES}

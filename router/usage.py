@@ -48,8 +48,10 @@ def tokens_of(usage: Any) -> Tokens:
     write = _first(usage, "cache_creation_input_tokens")
     if write is None:
         write = _first(asked, "cache_write_tokens", "cache_creation_tokens")
+    if (read or 0) + (write or 0) > input_:
+        input_ += (read or 0) + (write or 0)  # so it cannot have counted them: Grok at Azure (recorded, 2026-11)
     return Tokens(
-        input=max(input_, (read or 0) + (write or 0)),
+        input=input_,
         output=output,
         total=input_ + output if total is None else total,
         cache_read=read,

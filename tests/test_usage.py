@@ -81,9 +81,11 @@ def test_counts_of_the_responses_api() -> None:
     assert tokens == (90, 20, 110, 64, None, 0, 15, 0, 0)
 
 
-def test_more_cached_than_asked_is_no_negative_input() -> None:
-    tokens = tokens_of(usage(5, 1, 6, {"cached_tokens": 8}))
-    assert (tokens.input, tokens.uncached) == (8, 0)
+def test_a_prompt_smaller_than_what_was_cached_of_it_does_not_count_that() -> None:
+    # As Grok answers at Azure.
+    given = usage(377, 69, 446, {"cached_tokens": 515}, {"reasoning_tokens": 0})
+    assert usage_line(given) == "446 tokens [I: 377, CW: 0, CR: 515, O: 69, R: 0]"
+    assert tokens_of(given).input == 892
 
 
 def test_counts_that_are_none_are_zero() -> None:

@@ -30,7 +30,7 @@ from ..providers.deployment import deployment
 from .engine import cache_for
 from .faults import invalid, late, twin_of
 from .miss import _apause, _pause, notes_of
-from .shape import options_of
+from .shape import options_of, snapshot
 from .vendor import ask_whole, fitted
 
 AT_ONCE = 64
@@ -43,6 +43,7 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
     """The flow that gets the vectors of all items of `request`."""
     options = options_of(params)
     cache = cache_for(params, call_type)
+    request = snapshot(request)
     items = items_of(request.parameters["input"])
     if cache is None:
         return _uncached(request, options, len(items))
@@ -110,6 +111,8 @@ class Batch:
         self.deadline = None if options.deadline is None else self.started + options.deadline
         self.terms = (options.terms, options.drop_params, request.extra_headers)
         self.asked: set[str] = set()
+        self.parts: dict[str, Any] = {}
+        """The answers that stored entries were read as."""
         self.paid_tokens = 0
 
     def answer(self) -> Flow[Any]:
@@ -228,7 +231,20 @@ class Batch:
         return Entry(self.cache.clock(), self.controls.ttl, body, notes=notes)
 
     def read(self, keys: list[str]) -> Flow[Found]:
+        """The stored entries of `keys`. One that holds no vector is set aside, and counts as missing."""
+        from ..core.endpoint_answers import embeddings
+
         found: Found = yield Io(_read_all, _aread_all, (self.cache, keys, self.controls))
+        for key, entry in list(found.items()):
+            try:
+                part = embeddings(entry.body)
+                if len(part.data) != 1:
+                    raise ValueError(f"it holds {len(part.data)} vectors")
+            except ValueError as error:
+                del found[key]
+                yield from self.cache.set_aside(key, str(error))
+            else:
+                self.parts[key] = part
         return found
 
     # Putting together
@@ -237,7 +253,7 @@ class Batch:
         """The answer, out of the entries of its items."""
         from ..core.endpoint_answers import BatchInfo, embeddings
 
-        parts = {key: embeddings(entry.body) for key, entry in found.items()}
+        parts = {key: self.parts.get(key) or embeddings(entry.body) for key, entry in found.items()}
         answer = parts[self.keys[0]]
         usage: dict[str, Any] = {}
         for key in self.items:

@@ -15,7 +15,7 @@ from .api import mocked
 from .embedding import begin_embedding
 from .engine import begin_with, complete_with_fallbacks
 from .miss import Streamed
-from .shape import OURS
+from .shape import OURS, base_of, present
 from .stream import AsyncStream, Stream
 
 if TYPE_CHECKING:
@@ -193,22 +193,18 @@ def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Requ
         endpoint,
         provider.name,
         name,
-        table.api_base(provider, get("api_base") or get("base_url")),
+        table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client"))),
         (),
-        {key: value for key, value in params.items() if key not in OURS and not _is_absent(value)},
-        get("extra_body"),
-        get("extra_headers"),
+        {key: value for key, value in params.items() if key not in OURS and present(value) is not None},
+        present(get("extra_body")),
+        present(get("extra_headers")),
         table.api_version(provider, get("api_version")),
-        bool(get("stream")),
-        get("stream_options"),
+        bool(present(get("stream"))),
+        present(get("stream_options")),
     )
     check(request)
     prepare = PREPARE.get(endpoint)
     return request if prepare is None else request._replace(parameters=prepare(request))
-
-
-def _is_absent(value: Any) -> bool:
-    return value is None or type(value).__name__ in ("NotGiven", "Omit")
 
 
 def check(request: Request) -> None:

@@ -74,7 +74,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
-    base = table.api_base(provider, get("api_base") or get("base_url") or _base_of(get("client")))
+    base = table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client")))
     if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
@@ -92,7 +92,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
     )
 
 
-def _base_of(client: Any) -> str | None:
+def base_of(client: Any) -> str | None:
     """The base URL of a caller's own client."""
     base = None if client is None else getattr(client, "base_url", None)
     return None if base is None else str(base)

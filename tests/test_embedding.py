@@ -387,3 +387,33 @@ def test_identical_batches_of_processes_are_asked_once(server: EndpointServer, t
     told = [json.loads(process.communicate(timeout=30)[0]) for process in processes]
     assert told == [[vector("a"), vector("bb")]] * 3
     assert server.calls == 1
+
+
+# What the cache must not give
+
+
+def test_entry_that_holds_no_vector_is_a_miss(embed: Embed, server: EndpointServer, cache: Any) -> None:
+    from rejoinder.caching.entry import Entry
+    from rejoinder.core.flow import run
+
+    key = embed("a").cache_info.key
+    for body in (b'{"data": []}', b'{"choices": []}', b"[]", b"\xff"):
+        run(cache.write(key, Entry(cache.clock(), None, body)))
+        answer = embed(["a", "bb"])
+        assert read(answer) == [vector("a"), vector("bb")]
+        assert answer.cache is False
+    assert embed("a").cache
+    assert cache.stats()["corrupt"] == 4
+
+
+async def test_list_that_is_changed_during_the_call_does_not_matter(server: EndpointServer, cache: Any) -> None:
+    opened = gate(server, 1)
+    items = ["a", "bb"]
+    given: Any = {"model": "openai/m", "api_base": server.url, "api_key": "sk-mock"}
+    task = asyncio.create_task(rejoinder.aembedding(input=items, **given))
+    await asyncio.to_thread(wait_until, lambda: server.calls == 1)
+    items[:] = ["something else"]
+    opened.set()
+    assert read(await task) == [vector("a"), vector("bb")]
+    again = await rejoinder.aembedding(input=["a", "bb"], **given)
+    assert again.cache

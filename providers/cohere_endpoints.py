@@ -92,7 +92,7 @@ class CohereEmbed(CohereEndpoint):
         vectors = theirs["embeddings"]
         by_type: Mapping[str, list[Any]] = vectors if isinstance(vectors, dict) else {"float": vectors}
         # OpenAI's field holds one form; others that were asked for stand beside it under the vendor's names.
-        first = "float" if "float" in by_type else next(iter(by_type))
+        first = "float" if "float" in by_type else min(by_type)
         others = {name: items for name, items in by_type.items() if name != first}
         data = [
             {

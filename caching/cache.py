@@ -263,13 +263,13 @@ class Cache:
 
     # ── reading and writing, as flows ─────────────────────────────────────────────────────────────────────────────
 
-    def read(self, key: str, controls: Controls) -> Flow[Entry | None]:
-        """The entry that may serve, or None. Counts what it finds; never raises."""
+    def read(self, key: str, controls: Controls, *, again: bool = False) -> Flow[Entry | None]:
+        """The entry that may serve, or None. Counts what it finds, unless the call looks `again`; never raises."""
         data = yield from self.fetch(key)
         if data is None:
             return None
         try:
-            return self._fresh(self._unpacked(key, data), controls)
+            return self._fresh(self._unpacked(key, data), controls, again=again)
         except BadEntry as error:
             yield from self.set_aside(key, f"{error}")
             return None
@@ -314,12 +314,12 @@ class Cache:
             data = self.seal.open(key, data)
         return unpack(data, verify=not self.store.checked)
 
-    def _fresh(self, entry: Entry, controls: Controls) -> Entry | None:
+    def _fresh(self, entry: Entry, controls: Controls, *, again: bool = False) -> Entry | None:
         if entry.ttl is None and controls.max_age is None:
             return entry
         if is_fresh(entry.stored_at, entry.ttl, controls.max_age, self.clock()):
             return entry
-        self.counts["stale"] += 1
+        self.counts["stale"] += not again
         return None
 
     def read_stale(self, key: str, controls: Controls) -> Flow[Entry | None]:

@@ -204,14 +204,16 @@ def wait_for_others(request: Request, options: Options, landing: Landing) -> Flo
     pause = 0.002
     if not cache.has_leases:
         if controls.may_read:
-            entry = yield from cache.read(key, controls)  # between our look-up and our lead, somebody may have landed
+            entry = yield from cache.read(
+                key, controls, again=True
+            )  # between our look-up and our lead, somebody may have landed
             return entry if entry is not None else ""
         return ""
     while True:
         token = yield from cache.take_lease(key)
         if token is not None:
             try:
-                entry = (yield from cache.read(key, controls)) if controls.may_read else None
+                entry = (yield from cache.read(key, controls, again=True)) if controls.may_read else None
             except BaseException:
                 cache.give_lease_soon(key, token)
                 raise
@@ -222,7 +224,7 @@ def wait_for_others(request: Request, options: Options, landing: Landing) -> Flo
             return ""
         if options.deadline is not None and time.monotonic() - landing.started > options.deadline:
             raise late(request, options)
-        entry = yield from cache.read(key, controls)
+        entry = yield from cache.read(key, controls, again=True)
         if entry is not None:
             return entry
         pause = min(pause * 1.5, 0.05)

@@ -16,6 +16,7 @@ from rejoinder.providers.deployment import Deployment
 from rejoinder.providers.prompt_cache import MOST, Wish, add_points, count_marks, mark_messages, wish_of
 from rejoinder.router.shape import shape
 from rejoinder.router.vendor import fitted
+from tests.fixtures.upstream import Upstream
 
 Json = dict[str, Any]
 
@@ -213,6 +214,21 @@ def test_a_call_with_a_wish_is_answered_out_of_the_cache_of_one_without() -> Non
         answer = rejoinder.completion("echo/x", [QUESTION], client=echo, cache=cache, **params)  # type: ignore[arg-type]
         assert answer.choices[0].message.content == "Once."
     assert answer.cache is True
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_what_reaches_the_vendor_has_marks_and_no_wish(way: str) -> None:
+    with Upstream() as upstream:
+        params: Json = {"api_base": upstream.url, "api_key": "sk-mock", "cache_prompt": True, "caching": False}
+        for model in (ROUTED, "openai/gpt-4o-mini"):
+            if way == "sync":
+                rejoinder.completion(model, CONVERSATION, **params)
+            else:
+                await rejoinder.acompletion(model, CONVERSATION, **params)
+        routed, plain = (request.json for request in upstream.requests)
+    assert marked(routed) == ["messages[0][0]", "messages[2][1]", "messages[3][0]"]
+    assert marked(plain) == []
+    assert not {"cache_prompt", "cache_ttl"} & (routed.keys() | plain.keys())
 
 
 # Bedrock

@@ -70,6 +70,10 @@ class Echo:
 
 
 def _last_text(body: Mapping[str, Any]) -> str:
+    if "messages" not in body:
+        from .echo_endpoints import echoed_text
+
+        return echoed_text(body)
     content = body["messages"][-1].get("content") or ""
     if isinstance(content, str):
         return content
@@ -94,19 +98,19 @@ class EchoWire:
 
     def send(self, call: Call, request: Request, options: Options) -> Reply:
         self._wait(time.sleep, options)
-        return _whole(*self._answer(call))
+        return _whole(request.endpoint, *self._answer(call))
 
     async def asend(self, call: Call, request: Request, options: Options) -> Reply:
         await self._await(options)
-        return _whole(*self._answer(call))
+        return _whole(request.endpoint, *self._answer(call))
 
     def open(self, call: Call, request: Request, options: Options) -> EchoReply:
         self._wait(time.sleep, options)
-        return EchoReply(self.echo, *self._answer(call))
+        return EchoReply(self.echo, request.endpoint, *self._answer(call))
 
     async def aopen(self, call: Call, request: Request, options: Options) -> EchoReply:
         await self._await(options)
-        return EchoReply(self.echo, *self._answer(call))
+        return EchoReply(self.echo, request.endpoint, *self._answer(call))
 
     def _wait(self, sleep: Callable[[float], Any], options: Options) -> None:
         late = self._late(options)
@@ -126,7 +130,7 @@ class EchoWire:
         return isinstance(options.timeout, (int, float)) and self.echo.latency > options.timeout
 
     def _answer(self, call: Call) -> tuple[int, dict[str, Any], Answer]:
-        body = orjson.loads(call.body)
+        body = orjson.loads(call.body) if call.form is None else dict(call.form)
         number, answer = self.echo.answer(body)
         if isinstance(answer, Exception):
             raise answer
@@ -143,17 +147,25 @@ def _timeout() -> Exception:
 
 def _error(answer: Answer) -> Reply | None:
     """The reply of a scripted error answer, if it is one."""
-    if not isinstance(answer, Mapping) or "status" not in answer:
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("status"), int):
         return None
-    status = int(answer["status"])
+    status = answer["status"]
     body = answer.get("body") or {
         "error": {"message": answer.get("message", f"scripted {status}"), "code": answer.get("code")}
     }
     return Reply(status, dict(answer.get("headers") or {}), orjson.dumps(body))
 
 
-def _whole(number: int, body: dict[str, Any], answer: Answer) -> Reply:
-    return _error(answer) or Reply(200, {}, orjson.dumps(_completion(number, body, answer)))
+def _whole(endpoint: str, number: int, body: dict[str, Any], answer: Answer) -> Reply:
+    return _error(answer) or Reply(200, {}, _body(endpoint, number, body, answer))
+
+
+def _body(endpoint: str, number: int, body: Mapping[str, Any], answer: Answer) -> bytes:
+    if endpoint == "chat":
+        return orjson.dumps(_completion(number, body, answer))
+    from .echo_endpoints import whole
+
+    return whole(endpoint, number, body, answer)
 
 
 def _completion(number: int, body: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
@@ -194,7 +206,7 @@ def _chunks(answer: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
 class EchoReply:
     """A streamed answer of an `Echo`. A dict answer may have "break_after": chunks before the line goes dead."""
 
-    def __init__(self, echo: Echo, number: int, body: dict[str, Any], answer: Answer) -> None:
+    def __init__(self, echo: Echo, endpoint: str, number: int, body: dict[str, Any], answer: Answer) -> None:
         error = _error(answer)
         self.status, self.headers = (error.status, error.headers) if error else (200, {})
         self._error, self._echo, self._ended = error, echo, False
@@ -203,9 +215,16 @@ class EchoReply:
             answer = dict(answer)
             self._break_after = answer.pop("break_after")
         if error is None:
-            chunks = _chunks(_completion(number, body, answer), echo.chunk_size)
             wanted = (body.get("stream_options") or {}).get("include_usage")
-            self._chunks = [chunk for chunk in chunks if chunk["choices"] or wanted]
+            chunks = self._chunks_of(endpoint, number, body, answer)
+            self._chunks = [chunk for chunk in chunks if chunk.get("choices", True) or wanted]
+
+    def _chunks_of(self, endpoint: str, number: int, body: dict[str, Any], answer: Answer) -> Iterable[dict[str, Any]]:
+        if endpoint == "chat":
+            return _chunks(_completion(number, body, answer), self._echo.chunk_size)
+        from .echo_endpoints import events
+
+        return events(endpoint, _body(endpoint, number, body, answer))
 
     def read(self) -> bytes:
         return self._error.body if self._error else b""

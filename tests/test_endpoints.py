@@ -655,3 +655,49 @@ async def test_race_of_streams_is_won_by_the_first_to_begin(server: EndpointServ
     assert [chunk.choices[0].delta.content async for chunk in stream] == ["hi"]
     with pytest.raises(rejoinder.InvalidRequest, match="no streams"):
         rejoinder.batch_completion_models(models=["openai/a"], messages=ask("hi"), stream=True, **given)
+
+
+# The echo provider, for users' own tests
+
+
+@pytest.mark.parametrize("name", ["embedding", *SIMPLE])
+def test_echo_answers_every_endpoint(name: str, call: Call, cache: Any) -> None:
+    given = {**SIMPLE.get(name, {"input": ["a", "b"]}), "model": "echo/any"}
+    first, second = call(name, **given), call(name, **given)
+    assert (first.cache, second.cache) == (False, True)
+    assert first == second
+
+
+def test_echo_says_what_it_was_asked(call: Call, cache: Any) -> None:
+    assert call("responses", model="echo/m", input="Hello there").output_text == "Hello there"
+    assert call("text_completion", model="echo/m", prompt="Hello there").choices[0].text == "Hello there"
+    assert call("transcription", model="echo/m", file=b"spoken words").text == "spoken words"
+    assert call("speech", model="echo/m", input="Hello").content == b"Hello"
+    documents = ["nothing of it", "the lighthouse", "a red lighthouse at sea"]
+    ranking = call("rerank", model="echo/m", query="red lighthouse", documents=documents)
+    assert [result.index for result in ranking.results] == [2, 1, 0]
+    for name, given in (("responses", {"input": "Hello"}), ("text_completion", {"prompt": "Hello"})):
+        pieces, _ = call(name, model="echo/streams", stream=True, **given)
+        assert pieces
+        assert call(name, model="echo/streams", **given).cache
+
+
+def test_echos_vectors_tell_texts_apart(call: Call) -> None:
+    first, second, third = call("embedding", model="echo/m", input=["a", "b", "a"], dimensions=16).data
+    assert len(first.embedding) == 16
+    assert first.embedding == third.embedding != second.embedding
+    assert abs(sum(number * number for number in first.embedding) - 1) < 1e-9
+
+
+def test_scripted_answers_and_errors(call: Call) -> None:
+    echo = rejoinder.Echo([response("scripted"), {"status": 429, "message": "slow down"}])
+    assert call("responses", model="echo/m", input="Hi", client=echo).output_text == "scripted"
+    with pytest.raises(rejoinder.RateLimitError, match="slow down"):
+        call("responses", model="echo/m", input="Hi", client=echo)
+    assert echo.requests[0] == {"model": "m", "input": "Hi"}
+
+
+def test_mock_response_asks_nobody(call: Call, server: EndpointServer) -> None:
+    assert call("text_completion", prompt="a", mock_response="mocked").choices[0].text == "mocked"
+    assert call("transcription", file=b"ID3", mock_response="mocked").text == "mocked"
+    assert server.calls == 0

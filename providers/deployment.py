@@ -66,14 +66,25 @@ def _http_wire(request: Request, key: str | None, provider: Provider, codec: Cod
     return new
 
 
+def usable(key: str, provider: Provider) -> str:
+    """`key` without the white space that files end in. Raises `InvalidRequest` if no header can carry it."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        from ..core.api_errors import invalid
+
+        message = f"The API key for {provider.name!r} has a character that no header can carry. Copy it once more."
+        raise invalid(message, provider=provider.name)
+    return key
+
+
 def api_key(provider: Provider, options: Options, request: Request) -> str | None:
     """The caller's key, or the environment's. Raises `MissingAPIKey` where one is needed."""
     key = options.api_key() if callable(options.api_key) else options.api_key
     if key:
-        return str(key)
+        return usable(str(key), provider)
     for name in provider.key_env:
         if os.environ.get(name):
-            return os.environ[name]
+            return usable(os.environ[name], provider)
     if provider.credential is not None:
         return provider.credential()
     if not request.api_base:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import httpx2
 
 from ..core import settings
-from ..core.api_errors import APIConnectionError, APITimeoutError
+from ..core.api_errors import APIConnectionError, APITimeoutError, invalid
 from ..core.types import Options, Request
 from .base import Call, Reply
 
@@ -112,7 +113,7 @@ class HttpWire:
         headers: Any = {**self.headers, **call.headers} if call.headers else self.headers
         if request.extra_headers:
             headers = httpx2.Headers(headers)
-            headers.update(request.extra_headers)
+            headers.update(checked_headers(request))
         extensions = {"timeout": timeout_of(options).as_dict()}
         url = self.url if call.url is None else call.url
         return httpx2.Request("POST", url, headers=headers, content=call.body, extensions=extensions)
@@ -159,6 +160,22 @@ class HttpWire:
 def _seconds(options: Options) -> str:
     value = settings.request_timeout if options.timeout is None else options.timeout
     return f"{value:g} s" if isinstance(value, (int, float)) else str(value)
+
+
+SENDABLE = re.compile(r"[\t\x20-\x7e]*")
+
+
+def checked_headers(request: Request) -> Mapping[str, str]:
+    """The caller's headers. Raises `InvalidRequest`, without a value, for one that cannot be sent."""
+    for name, value in (request.extra_headers or {}).items():
+        for text in (name, value):
+            if not isinstance(text, str) or SENDABLE.fullmatch(text) is None:
+                raise invalid(
+                    f"extra_headers[{name!r}] cannot be sent: names and values are text of printable ASCII characters.",
+                    provider=request.provider,
+                    model=request.model,
+                )
+    return request.extra_headers or {}
 
 
 class HttpReply:

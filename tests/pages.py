@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FENCE = re.compile(
-    r"^(?P<mark><!-- not run: .+ -->\n+)?```python\n(?P<code>.*?)^```$(?P<shown>\n+```text\n(?P<output>.*?)^```$)?",
+    r"^(?P<mark><!-- not run: [^\n]+ -->\n+)?```python\n(?P<code>.*?)^```$(?P<shown>\n+```text\n(?P<output>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -55,7 +55,7 @@ def has_examples(name: str) -> bool:
     return name not in RUN_ELSEWHERE and "```python" in (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", filter(has_examples, PAGES))
+@pytest.mark.parametrize("name", list(filter(has_examples, PAGES)))
 def test_examples_run(name: str, vendor: Upstream, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     found = list(pages.blocks((ROOT / name).read_text(encoding="utf-8")))
     environment = page_environment(vendor, tmp_path)

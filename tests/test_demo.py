@@ -149,16 +149,16 @@ def test_demo_model_has_a_provider_with_a_key(provider: str) -> None:
 # ── the command line ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_cache_path_and_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_cache_path_and_stats_look_where_the_library_does(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from rejoinder.caching.stores.disk import DiskStore
 
-    folder = tmp_path / "cache"
-    assert shown(capsys, "cache", "path") == f"{folder}\n"
-    assert shown(capsys, "cache", "stats").startswith("0 entries")
+    assert str(tmp_path / "cache") in shown(capsys, "cache", "path")
+    assert str(tmp_path / "cache") in shown(capsys, "cache", "stats")
+    assert not (tmp_path / "cache").exists(), "looking creates nothing"
     store = DiskStore()
     store.set("key", b"value")
     store.close()
-    assert shown(capsys, "cache", "stats") == f"1 entries, 5 bytes, in {folder}\n"
+    assert str(tmp_path / "cache") in shown(capsys, "cache", "stats")
 
 
 def test_error_of_ours_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -751,6 +751,12 @@ def _gemini() -> Codec:
     return GeminiCodec()
 
 
+def _gemini_embed() -> Codec:
+    from .gemini_embedding import GeminiEmbed
+
+    return GeminiEmbed()
+
+
 def _vertex() -> Codec:
     from .vertex import VertexCodec
 
@@ -811,6 +817,7 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("openai", "chat"): _openai,
     ("anthropic", "chat"): _anthropic,
     ("gemini", "chat"): _gemini,
+    ("gemini", "embedding"): _gemini_embed,
     ("vertex_ai", "chat"): _vertex,
     ("cohere", "chat"): _cohere,
     ("cohere", "embedding"): _cohere_embed,

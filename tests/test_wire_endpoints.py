@@ -256,3 +256,72 @@ def test_recorded_error_has_its_class_and_the_vendors_words(record: dict[str, An
 def test_stream_of_another_protocol_is_an_error(record: dict[str, Any], mode: str) -> None:
     with EndpointServer(lambda _: reply_of(record)) as server, pytest.raises(rejoinder.APIError):
         call(record, server, mode)
+
+
+# Gemini's own embeddings
+
+
+def of_gemini(is_good: bool) -> list[Any]:
+    if not WIRE.is_dir():
+        return [pytest.param(None, marks=pytest.mark.skip(reason=MISSING))]
+    lines = (line for file in sorted(WIRE.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines())
+    found = [record for line in lines if (record := json.loads(line))["wire"] == "gemini_embed"]
+    return [pytest.param(item, id=item["id"]) for item in found if (item["response"]["status"] < 400) == is_good]
+
+
+def gemini_arguments(record: dict[str, Any]) -> dict[str, Any]:
+    requests = record["request"]["json"]["requests"]
+    size = requests[0].get("outputDimensionality") or requests[0].get("output_dimensionality")
+    texts = [item["content"]["parts"][0]["text"] for item in requests]
+    return {"model": f"gemini/{record['model']}", "input": texts, **({"dimensions": size} if size else {})}
+
+
+def embed_by_gemini(record: dict[str, Any], server: EndpointServer, mode: str) -> Any:
+    base = server.url.removesuffix("/v1") + "/v1beta"
+    given = {**gemini_arguments(record), "api_base": base, "api_key": "sk-mock", "num_retries": 0}
+    return rejoinder.embedding(**given) if mode == "sync" else asyncio.run(rejoinder.aembedding(**given))
+
+
+def in_one_spelling(value: Any) -> Any:
+    """Recorded requests without a role, which says nothing here, and with Google's newer spelling."""
+    if isinstance(value, dict):
+        renamed = {"output_dimensionality": "outputDimensionality"}
+        return {renamed.get(name, name): in_one_spelling(item) for name, item in value.items() if name != "role"}
+    return [in_one_spelling(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("record", of_gemini(True))
+def test_recorded_vectors_of_gemini_are_read_and_asked_for(record: dict[str, Any], mode: str) -> None:
+    with EndpointServer(lambda _: reply_of(record)) as server:
+        answer = embed_by_gemini(record, server, mode)
+        asked = server.requests[0]
+    told = json.loads(record["response"]["body"])
+    assert [item.embedding for item in answer.data] == [item["values"] for item in told["embeddings"]]
+    assert answer.usage.prompt_tokens == told.get("usageMetadata", {}).get("promptTokenCount", 0)
+    assert asked.path == record["request"]["path"].partition("?")[0]
+    assert asked.json["requests"] == in_one_spelling(record["request"]["json"]["requests"])
+    assert asked.headers["x-goog-api-key"] == "sk-mock"
+
+
+@pytest.mark.parametrize("record", of_gemini(False))
+def test_recorded_error_of_geminis_vectors_has_its_class(record: dict[str, Any], mode: str) -> None:
+    with (
+        EndpointServer(lambda _: reply_of(record)) as server,
+        pytest.raises(rejoinder.NotFoundError, match="is not found"),
+    ):
+        embed_by_gemini(record, server, mode)
+
+
+def test_gemini_embeds_one_by_one_from_the_cache() -> None:
+    def answer(asked: Any) -> Reply:
+        texts = [item["content"]["parts"][0]["text"] for item in asked.json["requests"]]
+        return Reply(json={"embeddings": [{"values": [float(len(text))]} for text in texts]})
+
+    with EndpointServer(answer) as server, rejoinder.Cache.memory():
+        given: Any = {"model": "gemini/m", "api_base": server.url, "api_key": "sk-mock"}
+        rejoinder.embedding(input=["a", "bb"], **given)
+        mixed = rejoinder.embedding(input=["bb", "ccc"], **given)
+        assert [item.embedding for item in mixed.data] == [[2.0], [3.0]]
+        assert [len(request.json["requests"]) for request in server.requests] == [2, 1]
+        with pytest.raises(rejoinder.InvalidRequest, match="texts, not tokens"):
+            rejoinder.embedding(input=[1, 2], **given)

@@ -47,8 +47,10 @@ def completion_cost(
         if stated is not None:
             return stated
     price = price_of(name, custom_llm_provider, _context(answer, usage, batch))
+    if price is None:
+        return None
     searches = field(field(usage, "server_tool_use"), "web_search_requests") or 0
-    return None if price is None else _priced(price, _billed(usage), searches)[2]
+    return _priced(price, _billed(usage), {"web_searches": searches, **_listened(usage)})[2]
 
 
 def cost_per_token(
@@ -149,7 +151,15 @@ def _stated_cost(usage: Any) -> float | None:
     return float(cost) + float(upstream) if isinstance(upstream, (int, float)) else None
 
 
-def _priced(price: Any, tokens: Tokens, searches: int = 0) -> tuple[float, float, float]:
+def _listened(usage: Any) -> dict[str, float]:
+    """What a transcription counts that is paid by the time."""
+    seconds = field(usage, "seconds")
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        return {}
+    return {"audio_seconds": seconds, "input_audio_seconds": seconds}
+
+
+def _priced(price: Any, tokens: Tokens, others: Mapping[str, float] | None = None) -> tuple[float, float, float]:
     """Dollars for the prompt, for the answer, and for all, which may have more to it: searches, a fee for each call."""
     from genai_prices import Usage
 
@@ -160,7 +170,7 @@ def _priced(price: Any, tokens: Tokens, searches: int = 0) -> tuple[float, float
         "cache_write_tokens": tokens.cache_write or 0,
         "cache_write_1h_tokens": tokens.cache_write_1h,
         "output_reasoning_tokens": min(tokens.reasoning or 0, tokens.output),
-        "web_searches": searches,
+        **(others or {}),
     }
     spoken = {"input_audio_tokens": tokens.audio_input, "output_audio_tokens": tokens.audio_output}
     try:

@@ -24,7 +24,6 @@ PRICED_AS = {
     "baseten": "baseten",
     "bedrock": "aws",
     "bedrock_invoke": "aws",
-    "bedrock_invoke": "aws",
     "cerebras": "cerebras",
     "cloudflare": "cloudflare",
     "cohere": "cohere",
@@ -42,7 +41,6 @@ PRICED_AS = {
     "perplexity": "perplexity",
     "together_ai": "together",
     "vertex_ai": "google",
-    "vertex_anthropic": "google",
     "vertex_anthropic": "google",
     "voyage": "voyageai",
     "xai": "x-ai",
@@ -132,7 +130,7 @@ def price_of(model: str, provider: str | None = None, context: Mapping[str, str]
     prices = {}
     if found is not None:
         prices = dict(vars(found.model.get_prices(datetime.now(UTC), context or None)))
-    prices.update(_own_prices(registered(model, provider), bool(context) and "processing" in (context or {})))
+    prices.update(_own_prices(registered(model, provider), "processing" in (context or {})))
     if not any(price is not None for price in prices.values()):
         return None
     from genai_prices.types import ModelPrice
@@ -340,7 +338,8 @@ def validate_environment(
     missing: list[str] = []
     if row.needs_key and not api_key and not _any_set(row.key_env):
         missing += row.key_env[:1]
-    if not row.base_url and not api_base and row.base_env and not _any_set(row.base_env):
+    has_place = bool(row.base_url or api_base or getattr(row, "place", None))
+    if not has_place and row.base_env and not _any_set(row.base_env):
         missing.append(row.base_env[0])
     return {"keys_in_environment": not missing, "missing_keys": missing}
 

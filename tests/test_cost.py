@@ -190,6 +190,11 @@ def test_an_embedding_costs_its_input() -> None:
     assert rejoinder.completion_cost(given) == pytest.approx(expected)
 
 
+def test_a_transcription_costs_its_time() -> None:
+    given = {"text": "Hello.", "usage": {"type": "duration", "seconds": 90}}
+    assert rejoinder.completion_cost(given, model="openai/whisper-1") == pytest.approx(1.5 * 0.006)
+
+
 def test_a_cached_answer_costs_what_it_did_cost() -> None:
     echo, cache = rejoinder.Echo(["Once."]), rejoinder.Cache()
     rejoinder.register_model({"echo/x": {"input_cost_per_token": 0.5, "output_cost_per_token": 1}})

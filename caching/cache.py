@@ -443,6 +443,10 @@ class Cache:
         entry = run(self.read(key, controls))
         if entry is not None:
             return Explanation(True, key, f"stored {max(0.0, self.clock() - entry.stored_at):.0f} s ago.")
+        return self.explain_miss(request, key)
+
+    def explain_miss(self, request: Request, key: str) -> Explanation:
+        """What of the stored is nearest to a request whose key was not found."""
         parts = keys.component_digests(request)
         best = explain.nearest(parts, self._described(key.partition(":")[0] + ":"))
         if best is None:
@@ -462,8 +466,9 @@ class Cache:
 
     def _described(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The keys and notes of entries, at most `explain.MOST`."""
-        for record in itertools.islice(self.store.scan(prefix), explain.MOST):
-            data = self.store.get(record.key)
+        store = self.store
+        for record in itertools.islice(itertools.chain(store.scan(prefix), store.expired(prefix)), explain.MOST):
+            (data,) = store.peek([record.key])
             if data is None:
                 continue
             try:

@@ -16,5 +16,8 @@ request_timeout: float = 600.0
 drop_params: bool = False
 """Leave out parameters that a provider does not know, instead of raising."""
 
+offline: bool = False
+"""Nothing may be sent: a call that would have to be raises `CacheMiss`. Set by the pytest plugin."""
+
 shape: Any = None
 """How arguments of a call become a `Request`: set by `router/shape.py`, so that a cache can give the key of a call."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..core import settings
+from ..core.errors import CacheMiss
 from ..core.types import Options, Request
 from . import table
 from .base import Codec, Provider, Wire
@@ -20,6 +23,9 @@ class Deployment(NamedTuple):
     """For messages; never has a key in it."""
 
 
+NO_CREDENTIALS = frozenset({"aws_region_name"})
+"""Of an identity, what says nothing of who calls: beside it a key of the environment counts."""
+
 MOST = 512
 _wires: OrderedDict[tuple[Any, ...], Wire] = OrderedDict()
 _lock = threading.Lock()
@@ -27,6 +33,8 @@ _lock = threading.Lock()
 
 def deployment(request: Request, options: Options) -> Deployment:
     """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where it cannot go anywhere."""
+    if settings.offline:
+        raise CacheMiss(f"Nothing may be sent here, and there is no recording of this call of {request.full_model!r}.")
     provider = table.PROVIDERS[request.provider]
     codec = table.codec(provider.codec, request.endpoint)
     if codec is None or provider.endpoints.get(request.endpoint) == "":
@@ -46,19 +54,24 @@ def wire(request: Request, options: Options, provider: Provider, codec: Codec) -
         from .sdk import ClientWire
 
         return ClientWire(options.client, request.full_model)
-    return _http_wire(request, api_key(provider, options, request), provider, codec)
+    return _http_wire(request, api_key(provider, options, request), options.identity, provider, codec)
 
 
-def _http_wire(request: Request, key: str | None, provider: Provider, codec: Codec) -> Wire:
+def _http_wire(
+    request: Request, key: str | None, identity: Mapping[str, str], provider: Provider, codec: Codec
+) -> Wire:
     """The wire of this place, made with the vendor's SDK on first use and kept."""
-    place = (provider.name, request.endpoint, request.api_base, request.api_version, key)
+    place: tuple[Any, ...] = (provider.name, request.endpoint, request.api_base, request.api_version, key)
+    signer = provider.signer if key is None else None
+    if signer is not None:
+        place += tuple(sorted(identity.items()))
     found = _wires.get(place)
     if found is not None:
         return found
     from .http import HttpWire
 
     url, headers = codec.template(provider, request, key)
-    new = HttpWire(url, headers)
+    new = HttpWire(url, headers, None if signer is None else signer(identity))
     with _lock:
         _wires[place] = new
         while len(_wires) > MOST:
@@ -82,11 +95,15 @@ def api_key(provider: Provider, options: Options, request: Request) -> str | Non
     key = options.api_key() if callable(options.api_key) else options.api_key
     if key:
         return usable(str(key), provider)
+    if provider.signer is not None and options.identity.keys() - NO_CREDENTIALS:
+        return None
     for name in provider.key_env:
         if os.environ.get(name):
             return usable(os.environ[name], provider)
     if provider.credential is not None:
         return provider.credential()
+    if provider.signer is not None:
+        return None
     if not request.api_base:
         from ..core.api_errors import invalid
 

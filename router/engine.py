@@ -76,8 +76,8 @@ def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flo
     cache.counts["misses"] += 1
     if controls.must_hit:
         raise CacheMiss(
-            f"replay_only: nothing is stored for this call of {request.full_model!r} (key {key}). "
-            "Nothing was sent. Record it first, in mode 'on'."
+            f"replay_only: nothing is stored for this call of {request.full_model!r}, and nothing was sent. "
+            f"Record it first, in mode 'on'.\n{cache.explain_miss(request, key)}"
         )
     if controls.grace and controls.may_read:
         return (yield from look_up_stale(request, params, place))

@@ -6,11 +6,15 @@ request too, and the explanation can show where two texts part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
+
+DIGEST = re.compile("[0-9a-f]{16}")
+"""What an entry keeps of a part instead of its text. Where two of them part says nothing."""
 
 MOST = 10_000
 """Entries that are compared at most."""
@@ -31,6 +35,8 @@ class Difference(NamedTuple):
             return f"{self.part} is new here"
         if self.here is None:
             return f"{self.part} is missing here"
+        if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (self.here, self.there)):
+            return f"{self.part} differs"
         if isinstance(self.here, str) and isinstance(self.there, str):
             return f"{self.part} {first_difference(self.here, self.there)}"
         return f"{self.part}: {self.here!r} here, {self.there!r} stored"

@@ -27,7 +27,7 @@ PAGE_ENTRIES, PAGE_BYTES = 100, 4 * 2**20
 FRESH, EXPIRED, CORRUPT, SEALED = "fresh", "expired", "corrupt", "sealed"
 """The states of an entry. Sealed: signed or encrypted, and looked at without the keys, so that nothing is known."""
 
-NO_MODEL, VALUES, CLOSED = "(no model)", "(values of your own)", "(sealed)"
+NO_MODEL, VALUES, CLOSED, BROKEN = "(no model)", "(values of your own)", "(sealed)", "(corrupt)"
 """What stands for a model where none is known."""
 
 BUDGET = 10.0
@@ -106,7 +106,7 @@ def pages(records: Iterable[Record]) -> Iterator[list[Record]]:
 def judged(cache: Cache, record: Record, data: bytes) -> CacheItem:
     """What the cache would make of these bytes, and whether it would serve them now."""
     namespace, _, key = record.key.partition(":")
-    item = CacheItem(unquote(namespace), key, NO_MODEL, len(data) or record.size, CORRUPT, place=record.key)
+    item = CacheItem(unquote(namespace), key, BROKEN, len(data) or record.size, CORRUPT, place=record.key)
     if not data:
         return item._replace(fault="its bytes do not fit the store's checksum")
     if cache.seal is None and data[:4] in (SIGNED, ENCRYPTED):

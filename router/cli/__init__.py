@@ -6,26 +6,15 @@ A command is a row of `COMMANDS`. What a command needs is imported when it runs,
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from ...core.errors import RejoinderError
-
-Parser = argparse.ArgumentParser
-Options = argparse.Namespace
-
-
-class Command(NamedTuple):
-    """One thing to type after `rejoinder`."""
-
-    words: tuple[str, ...]
-    """("demo",) or ("cache", "path")."""
-    help: str
-    run: Callable[[Options], int]
-    """Does it, and gives the exit status. A `RejoinderError` is shown without a traceback."""
-    arguments: Callable[[Parser], object] = lambda parser: None
-    """Adds what the command takes."""
+from . import cache
+from .command import Command as Command
+from .command import Options as Options
+from .command import Parser as Parser
 
 
 def demo(options: Options) -> int:
@@ -36,22 +25,6 @@ def demo(options: Options) -> int:
 
 def demo_arguments(parser: Parser) -> None:
     parser.add_argument("--model", metavar="PROVIDER/MODEL", help="ask this one, instead of the first that is there")
-
-
-def cache_path(options: Options) -> int:
-    from ...caching.stores.disk import default_directory
-
-    print(default_directory())
-    return 0
-
-
-def cache_stats(options: Options) -> int:
-    from ...caching.stores.disk import DiskStore
-
-    store = DiskStore()
-    sizes = [record.size for record in store.scan()]
-    print(f"{len(sizes)} entries, {sum(sizes):,} bytes, in {store.directory}")
-    return 0
 
 
 def models(options: Options) -> int:
@@ -74,13 +47,12 @@ def providers(options: Options) -> int:
 
 COMMANDS = (
     Command(("demo",), "ask a question twice, and see the second answer come from the cache", demo, demo_arguments),
-    Command(("cache", "path"), "print the folder of the cache on disk", cache_path),
-    Command(("cache", "stats"), "print how much the cache on disk holds", cache_stats),
+    *cache.COMMANDS,
     Command(("models",), "list models, with what they cost and can do", models, models_arguments),
     Command(("providers",), "list providers, with what each supports", providers),
 )
 
-GROUPS = {"cache": "look at the cache on disk"}
+GROUPS = {"cache": "look at a cache, tidy it up, and carry it elsewhere"}
 """What the first word of a command of two words is about."""
 
 
@@ -113,7 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser_of(COMMANDS).parse_args(argv)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()  # here, where it is known what to do about a closed pipe
     except RejoinderError as error:
         print(f"rejoinder: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever reads our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status

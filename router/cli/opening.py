@@ -1,0 +1,58 @@
+"""Which cache a command is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...caching.cache import Cache, prefix_of
+from ...caching.inspection import BUDGET
+from ...core.errors import ConfigurationError
+from .command import Options
+
+SCHEMES = {"redis": "redis", "rediss": "redis", "unix": "redis", "valkey": "redis", "valkeys": "redis"}
+"""Of an address, and the store that it is of. All others are SQLAlchemy's."""
+
+SEALS = {"sign_with": "REJOINDER_SIGN_WITH", "encrypt_with": "REJOINDER_ENCRYPT_WITH"}
+"""Where the keys of sealed entries come from: not from the command line, which every user of the machine can list."""
+
+
+def opened(options: Options, *, may_create: bool = False, cache_seed: str | None = None) -> Cache:
+    """The cache that the options name. It connects when it is first used."""
+    more: dict[str, Any] = {"namespace": options.namespace, "cache_seed": cache_seed, "budget": BUDGET}
+    more |= {name: os.environ[variable].splitlines() for name, variable in SEALS.items() if os.environ.get(variable)}
+    url = options.url
+    if not url:
+        return Cache(type="disk", **more)
+    if "://" not in url:
+        return Cache(type="disk", disk_cache_dir=folder(url, may_create), **more)
+    scheme, _, rest = url.partition("://")
+    if SCHEMES.get(scheme) == "redis":
+        return Cache(type="redis", redis_url=f"{scheme.replace('valkey', 'redis')}://{rest}", **more)
+    return Cache(type="sql", url=url, **more)
+
+
+def folder(path: str, may_create: bool) -> Path:
+    """The folder of a cache on disk, given as such or as the file in it."""
+    from ...caching.stores.disk import FILE
+
+    given = Path(path).expanduser()
+    if given.name == FILE:
+        given = given.parent
+    if given.is_file():
+        raise ConfigurationError(f"{given} is a file. A cache on disk is a folder with a {FILE} in it.")
+    if not may_create and not (given / FILE).exists():
+        raise ConfigurationError(f"There is no cache in {given}: it has no {FILE}.")
+    return given
+
+
+def prefix(options: Options) -> str:
+    """What the places begin with that the options are about."""
+    return prefix_of(options.namespace) if options.namespace else ""
+
+
+def place(cache: Cache) -> str:
+    """Where the cache is, for people; without passwords."""
+    path = getattr(cache.store, "path", None)
+    return str(path) if path is not None else repr(cache.store)

@@ -46,6 +46,8 @@ class Options(NamedTuple):
 
     api_key: Any = None
     """The key, or a callable that gives one."""
+    identity: Mapping[str, str] = {}
+    """Credentials that are more than one key, by the argument's name: "aws_access_key_id" and its like."""
     timeout: Any = None
     """Seconds for each attempt; or an httpx or httpx2 `Timeout`. None: the default of `settings`."""
     num_retries: int = 2
@@ -60,7 +62,14 @@ class Options(NamedTuple):
     @property
     def terms(self) -> tuple[Any, ...]:
         """On what terms this caller calls. Only callers on equal terms share a failure (see `caching/flights.py`)."""
-        return (self.api_key, str(self.timeout), self.num_retries, self.deadline, id(self.client))
+        return (
+            self.api_key,
+            *sorted(self.identity.items()),
+            str(self.timeout),
+            self.num_retries,
+            self.deadline,
+            id(self.client),
+        )
 
 
 class Attempt(NamedTuple):

@@ -129,6 +129,12 @@ class AnthropicCodec(Codec):
         return (PARAMETERS | provider.extra) - provider.refused
 
     def encode(self, request: Request, provider: Provider) -> Call:
+        body = self.body(request, provider)
+        headers = _headers(provider, body, request.parameters.get("betas"))
+        return Call(self.path, packed(body, request.model), headers)
+
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        """What to send, as JSON's values. Raises `InvalidRequest` for what the protocol cannot say."""
         asked, model = request.parameters, request.model
         system, messages = conversation(request.messages, system_in_place=bool(SYSTEM_IN_PLACE.search(model)))
         body: dict[str, Any] = {"model": model, "messages": messages}
@@ -158,10 +164,7 @@ class AnthropicCodec(Codec):
             body["stream"] = True
         if request.extra_body:
             body.update(request.extra_body)
-        data = wire_json(body)
-        if data.count(b'"cache_control"') > MOST:
-            check_marks(body, model)
-        return Call(self.path, data, _headers(provider, body, asked.get("betas")))
+        return body
 
     def decode(self, body: bytes, request: Request) -> bytes:
         return completion(body, request)
@@ -188,6 +191,14 @@ class AnthropicCodec(Codec):
             catch.headers.pop("authorization", None)
             catch.headers.pop("x-api-key", None)
         return catch.url, catch.headers
+
+
+def packed(body: Mapping[str, Any], model: str) -> bytes:
+    """A body as JSON. Raises `InvalidRequest` if it has more marks than the vendor takes."""
+    data = wire_json(body)
+    if data.count(b'"cache_control"') > MOST:
+        check_marks(body, model)
+    return data
 
 
 def _headers(provider: Provider, body: Mapping[str, Any], betas: Any) -> Mapping[str, str]:
@@ -256,23 +267,23 @@ def _thinking(asked: Mapping[str, Any], model: str) -> dict[str, Any]:
     if thinking is None and effort == "none":
         thinking = {"type": "disabled"}
     elif thinking is None and effort is not None:
-        thinking = _budget(effort, most, model) if WITH_BUDGET.search(model) else {"type": "adaptive"}
+        thinking = budget(effort, most, model) if WITH_BUDGET.search(model) else {"type": "adaptive"}
     if most is None:
-        budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-        most = next(tokens for pattern, tokens in MOST_TOKENS if pattern.search(model)) + (budget or 0)
+        thought = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+        most = next(tokens for pattern, tokens in MOST_TOKENS if pattern.search(model)) + (thought or 0)
     return {"max_tokens": most} if thinking is None else {"max_tokens": most, "thinking": thinking}
 
 
-def _budget(effort: Any, most: int | None, model: str) -> dict[str, Any]:
+def budget(effort: Any, most: int | None, model: str) -> dict[str, Any]:
     """An effort as a thinking budget, which must leave something to write of `max_tokens`."""
     if effort not in BUDGETS:
         raise _invalid(f"reasoning_effort={effort!r} is none of {', '.join(BUDGETS)}.", model)
-    budget = BUDGETS[effort]
+    tokens = BUDGETS[effort]
     if isinstance(most, int):
-        budget = max(min(budget, most // 2), LEAST_BUDGET)
-    if isinstance(most, int) and budget >= most:
+        tokens = max(min(tokens, most // 2), LEAST_BUDGET)
+    if isinstance(most, int) and tokens >= most:
         raise _invalid(f"{model!r} thinks in {LEAST_BUDGET} tokens or more; max_tokens={most} is too few.", model)
-    return {"type": "enabled", "budget_tokens": budget}
+    return {"type": "enabled", "budget_tokens": tokens}
 
 
 def _output(asked: Mapping[str, Any], model: str) -> tuple[dict[str, Any], str | None]:

@@ -81,6 +81,10 @@ class Codec(ABC):
     def failure(self, status: int, body: bytes) -> Failure:
         """What an error's body says. Never raises, whatever the body."""
 
+    def failed(self, reply: Reply) -> Failure:
+        """The same of a whole answer, for protocols that say something in headers too."""
+        return self.failure(reply.status, reply.body)
+
     @abstractmethod
     def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
         """The URL and headers that the vendor's SDK would use for this request's deployment and path."""
@@ -111,6 +115,10 @@ class OpenReply(Protocol):
     def abatches(self) -> AsyncIterator[bytes]: ...
     def close(self) -> None: ...
     async def aclose(self) -> None: ...
+
+
+Signer = Callable[[str, Mapping[str, str], bytes], Mapping[str, str]]
+"""Gives the headers that sign one call, out of its URL, its headers and its body."""
 
 
 class Wire(Protocol):
@@ -150,6 +158,12 @@ class Provider:
     """Headers that it wants on each call."""
     credential: Callable[[], str] | None = None
     """Gives a short-lived key for each call, where the caller gives none."""
+    place: Callable[[Mapping[str, Any], str], str] | None = None
+    """Gives the base URL, where it depends on other arguments of the call, or on the model."""
+    signer: Callable[[Mapping[str, str]], Signer] | None = None
+    """Gives what signs calls, out of `Options.identity`; for a vendor whose calls are signed, if there is no key."""
+    served_as: Mapping[str, str] = field(default_factory=dict)
+    """Models that it serves in another protocol: how their names begin, and the name of that row."""
     stream_usage: bool = True
     """True if it takes `stream_options={"include_usage": true}`."""
     endpoints: Mapping[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ import httpx2
 from ..core import settings
 from ..core.api_errors import APIConnectionError, APITimeoutError, invalid
 from ..core.types import Options, Request
-from .base import Call, Reply
+from .base import Call, Reply, Signer
 
 # A number, though a large one: without it aiohttp, under the async client, stops at 100 connections.
 LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=1_000, keepalive_expiry=60.0)
@@ -106,8 +106,8 @@ class Named(Protocol):
 class HttpWire:
     """A deployment over HTTP: a URL and headers, as the vendor's own SDK would send them."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self.url, self.headers = httpx2.URL(url), dict(headers)
+    def __init__(self, url: str, headers: Mapping[str, str], sign: Signer | None = None) -> None:
+        self.url, self.headers, self.sign = httpx2.URL(url), dict(headers), sign
 
     def request(self, call: Call, request: Request, options: Options) -> httpx2.Request:
         headers: Any = {**self.headers, **call.headers} if call.headers else self.headers
@@ -116,6 +116,8 @@ class HttpWire:
             headers.update(checked_headers(request))
         extensions = {"timeout": timeout_of(options).as_dict()}
         url = self.url if call.url is None else call.url
+        if self.sign is not None:
+            headers = {**headers, **self.sign(str(url), headers, call.body)}
         return httpx2.Request("POST", url, headers=headers, content=call.body, extensions=extensions)
 
     def send(self, call: Call, request: Request, options: Options) -> Reply:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import UnknownProvider, suggestion
-from .base import Codec, Provider
+from .base import Codec, Provider, Signer
 from .fixes import COMMON, STRAY_USAGE
 
 if TYPE_CHECKING:
@@ -24,6 +24,18 @@ def _google_token() -> str:
     from .vertex import access_token
 
     return access_token()
+
+
+def _bedrock_place(arguments: Mapping[str, Any], model: str) -> str:
+    from .bedrock_auth import base_url
+
+    return base_url(arguments, model)
+
+
+def _aws_signer(identity: Mapping[str, str]) -> Signer:
+    from .bedrock_auth import AwsSigner
+
+    return AwsSigner(identity)
 
 
 ENDPOINTS = (
@@ -80,8 +92,46 @@ ROWS = (
         needs_key=False,
         base_env=("VERTEXAI_API_BASE", "GOOGLE_VERTEX_BASE_URL"),
         credential=_google_token,
+        served_as={"claude": "vertex_anthropic", "publishers/anthropic/": "vertex_anthropic"},
         prompt_cache="automatic",
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11
+    ),
+    # Claude there. "vertex_ai/claude-…" comes here too.
+    Provider(
+        "vertex_anthropic",
+        "https://aiplatform.googleapis.com/v1",
+        codec="vertex_anthropic",
+        needs_key=False,
+        base_env=("VERTEXAI_ANTHROPIC_API_BASE", "ANTHROPIC_VERTEX_BASE_URL"),
+        credential=_google_token,
+        prompt_cache="blocks",
+        docs="https://docs.cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude",  # 2026-11
+    ),
+    # Any model of Amazon Bedrock, by Converse. The caller's region is in the base URL.
+    Provider(
+        "bedrock",
+        "",
+        codec="bedrock",
+        key_env=("AWS_BEARER_TOKEN_BEDROCK",),
+        base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        needs_key=False,
+        place=_bedrock_place,
+        signer=_aws_signer,
+        prompt_cache="points",
+        docs="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",  # 2026-11
+    ),
+    # Claude and Nova there in their own protocols, by InvokeModel.
+    Provider(
+        "bedrock_invoke",
+        "",
+        codec="bedrock_invoke",
+        key_env=("AWS_BEARER_TOKEN_BEDROCK",),
+        base_env=("AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        needs_key=False,
+        place=_bedrock_place,
+        signer=_aws_signer,
+        prompt_cache="blocks",
+        docs="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html",  # 2026-11
     ),
     Provider(
         "azure",
@@ -689,6 +739,8 @@ OTHER_NAMES = {
     "google_vertex": "vertex_ai",
     "vertex": "vertex_ai",
     "vertex_ai_beta": "vertex_ai",
+    "anthropic_vertex": "vertex_anthropic",
+    "bedrock_converse": "bedrock",
 }
 """Names under which users of other libraries know a provider."""
 
@@ -714,7 +766,8 @@ def resolve(model: str) -> tuple[Provider, str]:
     name, slash, rest = model.partition("/")
     row = PROVIDERS.get(OTHER_NAMES.get(name, name))
     if slash and rest and row:
-        return row, rest
+        other = next((other for start, other in row.served_as.items() if rest.startswith(start)), None)
+        return (row if other is None else PROVIDERS[other]), rest
     for prefixes, provider in BARE_NAMES:
         if not slash and model.startswith(prefixes):
             return PROVIDERS[provider], model
@@ -761,6 +814,24 @@ def _vertex() -> Codec:
     from .vertex import VertexCodec
 
     return VertexCodec()
+
+
+def _vertex_anthropic() -> Codec:
+    from .vertex_anthropic import VertexAnthropicCodec
+
+    return VertexAnthropicCodec()
+
+
+def _bedrock() -> Codec:
+    from .bedrock import BedrockCodec
+
+    return BedrockCodec()
+
+
+def _bedrock_invoke() -> Codec:
+    from .bedrock_invoke import BedrockInvokeCodec
+
+    return BedrockInvokeCodec()
 
 
 def _cohere() -> Codec:
@@ -819,6 +890,9 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("gemini", "chat"): _gemini,
     ("gemini", "embedding"): _gemini_embed,
     ("vertex_ai", "chat"): _vertex,
+    ("vertex_anthropic", "chat"): _vertex_anthropic,
+    ("bedrock", "chat"): _bedrock,
+    ("bedrock_invoke", "chat"): _bedrock_invoke,
     ("cohere", "chat"): _cohere,
     ("cohere", "embedding"): _cohere_embed,
     ("cohere", "rerank"): _cohere_rerank,
@@ -838,15 +912,20 @@ def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
     return None if make is None else make()
 
 
-def api_base(provider: Provider, given: str | None) -> str:
-    """The base URL that a call goes to, without a trailing slash; empty if there is none."""
+def api_base(
+    provider: Provider, given: str | None, arguments: Mapping[str, Any] | None = None, model: str = ""
+) -> str:
+    """The base URL that a call goes to, without a trailing slash; empty if there is none.
+
+    `arguments` are the call's, for a vendor whose base URL depends on them.
+    """
     if given:
         return str(given).rstrip("/")  # perhaps an httpx URL
     for name in provider.base_env:
         value = os.environ.get(name)
         if value:
             return _whole_url(value, provider)
-    return provider.base_url
+    return provider.base_url if provider.place is None else provider.place(arguments or {}, model)
 
 
 def api_version(provider: Provider, given: str | None) -> str | None:

@@ -52,10 +52,7 @@ class VertexCodec(GeminiCodec):
         return base.replace("aiplatform", host, 1)
 
     def path(self, request: Request) -> str:
-        base, project = request.api_base, _project(request.parameters)
-        place = ""
-        if project and "/projects/" not in base:
-            place = f"/projects/{quote(project)}/locations/{quote(_location(request.parameters))}"
+        base, place = request.api_base, project_path(request)
         model = quote(request.model, safe="/@:")
         if not model.startswith(("publishers/", "endpoints/")):
             model = f"models/{model}" if "/publishers/" in base else f"publishers/google/models/{model}"
@@ -73,6 +70,14 @@ class VertexCodec(GeminiCodec):
         if request.model.startswith("claude"):
             raise _invalid(f"Vertex AI serves {request.model!r} in Anthropic's protocol; here it speaks only Gemini's.")
         return super().encode(request, provider)
+
+
+def project_path(request: Request) -> str:
+    """The project and the location as a path; empty if there is no project, or the base URL has one already."""
+    project = _project(request.parameters)
+    if not project or "/projects/" in request.api_base:
+        return ""
+    return f"/projects/{quote(project)}/locations/{quote(_location(request.parameters))}"
 
 
 def _project(asked: Mapping[str, Any]) -> str | None:

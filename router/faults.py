@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.shape import Misshapen
 from ..core.types import Options, Request
-from ..providers.base import Failure, ProviderFault
+from ..providers.base import Failure, ProviderFault, Reply
 from ..providers.deployment import Deployment
 from .retry import retry_after
 
@@ -16,7 +16,7 @@ def status_error(
     status: int, headers: Mapping[str, str], body: bytes, request: Request, place: Deployment
 ) -> Exception:
     """An error answer as an exception of its class, with where it came from and how long the vendor asks to wait."""
-    return failure_error(place.codec.failure(status, body), status, headers, body, request, place)
+    return failure_error(place.codec.failed(Reply(status, headers, body)), status, headers, body, request, place)
 
 
 def failure_error(

@@ -11,7 +11,12 @@ from ..providers import table
 
 new = tuple.__new__  # half the time of the class's own call; the test of shapes holds the order of the fields
 
-OURS = frozenset(
+IDENTITY = frozenset(
+    {"aws_access_key_id", "aws_profile_name", "aws_region_name", "aws_secret_access_key", "aws_session_token"}
+)
+"""Credentials of more than one part, under the names that litellm has for them. The region is part of the base URL."""
+
+OURS = IDENTITY | frozenset(
     {
         "api_base",
         "api_key",
@@ -74,7 +79,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
-    base = table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client")))
+    base = table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client")), params, name)
     if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(
@@ -133,6 +138,7 @@ def options_of(params: Mapping[str, Any]) -> Options:
     drop = get("drop_params")
     return Options(
         api_key=_credential(params),
+        identity={} if IDENTITY.isdisjoint(params) else _identity(params),
         timeout=timeout,
         num_retries=retries,
         deadline=get("deadline"),
@@ -150,6 +156,10 @@ def _credential(params: Mapping[str, Any]) -> Any:
     if token is not None:
         return f"{BEARER}{token}"
     return key if provider is None else TokenProvider(provider)
+
+
+def _identity(params: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(params[name]) for name in IDENTITY if present(params.get(name))}
 
 
 class TokenProvider(NamedTuple):

@@ -55,6 +55,11 @@ def key(value: Any) -> str:
 ARGUMENTS_IN_KEY = {"api_base", "api_version", "base_url", "extra_body", "extra_headers", "messages", "model"}
 ARGUMENTS_NOT_IN_KEY = {
     "api_key",
+    "aws_access_key_id",
+    "aws_profile_name",
+    "aws_region_name",
+    "aws_secret_access_key",
+    "aws_session_token",
     "azure_ad_token",
     "azure_ad_token_provider",
     "cache",

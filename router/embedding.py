@@ -199,7 +199,8 @@ class Batch:
                 token = yield from self.cache.take_lease(_lease_of(keys))
             if self.controls.may_read:
                 try:
-                    found.update((yield from self.read([key for key in keys if key not in found])))
+                    rest = [key for key in keys if key not in found]
+                    found.update((yield from self.read(rest, again=True)))
                 except BaseException:
                     self.cache.give_lease_soon(_lease_of(keys), token or "")
                     raise
@@ -230,11 +231,14 @@ class Batch:
         notes = notes_of(with_input(self.request, self.items[key]), self.cache.keep_requests)
         return Entry(self.cache.clock(), self.controls.ttl, body, notes=notes)
 
-    def read(self, keys: list[str]) -> Flow[Found]:
-        """The stored entries of `keys`. One that holds no vector is set aside, and counts as missing."""
+    def read(self, keys: list[str], *, again: bool = False) -> Flow[Found]:
+        """The stored entries of `keys`. One that holds no vector is set aside, and counts as missing.
+
+        `again`: they have been looked for before, and are not counted twice.
+        """
         from ..core.endpoint_answers import embeddings
 
-        found: Found = yield Io(_read_all, _aread_all, (self.cache, keys, self.controls))
+        found: Found = yield Io(_read_all, _aread_all, (self.cache, keys, self.controls, again))
         for key, entry in list(found.items()):
             try:
                 part = embeddings(entry.body)
@@ -311,17 +315,17 @@ def _lease_of(keys: Sequence[str]) -> str:
 # Many items at once
 
 
-def _read_all(cache: Cache, keys: Sequence[str], controls: Controls) -> Found:
-    read = ((key, run(cache.read(key, controls))) for key in keys)
+def _read_all(cache: Cache, keys: Sequence[str], controls: Controls, again: bool) -> Found:
+    read = ((key, run(cache.read(key, controls, again=again))) for key in keys)
     return {key: entry for key, entry in read if entry is not None}
 
 
-async def _aread_all(cache: Cache, keys: Sequence[str], controls: Controls) -> Found:
+async def _aread_all(cache: Cache, keys: Sequence[str], controls: Controls, again: bool) -> Found:
     bound = asyncio.Semaphore(AT_ONCE)
 
     async def read(key: str) -> Entry | None:
         async with bound:
-            return await arun(cache.read(key, controls))
+            return await arun(cache.read(key, controls, again=again))
 
     entries = await asyncio.gather(*map(read, keys))
     return {key: entry for key, entry in zip(keys, entries, strict=True) if entry is not None}

@@ -407,6 +407,52 @@ def test_conversation_of_the_vendors_is_not_cached(call: Call, server: EndpointS
     assert server.calls == 2
 
 
+async def test_equal_calls_at_once_are_one(server: EndpointServer, cache: Any) -> None:
+    opened, usual = threading.Event(), server.answer
+
+    def answer(asked: Asked) -> Reply:
+        opened.wait(5)
+        return usual(asked)
+
+    server.answer = answer
+    given: Any = {"model": "openai/m", "api_base": server.url, "api_key": "sk-mock"}
+    whole = [asyncio.create_task(rejoinder.aresponses("Hi", **given)) for _ in range(5)]
+    streams = [asyncio.create_task(rejoinder.aresponses("Hi", stream=True, **given)) for _ in range(5)]
+    spoken = [asyncio.create_task(rejoinder.aspeech(input="Hi", voice="alloy", **given)) for _ in range(5)]
+    while cache.stats()["misses"] < 15:
+        await asyncio.sleep(0.002)
+    opened.set()
+    answers = await asyncio.gather(*whole)
+    assert {found.output_text for found in answers} == {"Hello."}
+    assert sorted(found.cache for found in answers) == [False] + [True] * 4
+    for stream in await asyncio.gather(*streams):
+        assert [event async for event in stream][-1].type == "response.completed"
+    assert {found.content for found in await asyncio.gather(*spoken)} == {b"ID3Hi"}
+    assert server.calls == 2
+
+
+async def test_followers_read_along_with_a_stream_of_events(server: EndpointServer, cache: Any) -> None:
+    given: Any = {"model": "openai/m", "api_base": server.url, "api_key": "sk-mock"}
+    streams = await asyncio.gather(*(rejoinder.aresponses("Hi", stream=True, **given) for _ in range(4)))
+    told = await asyncio.gather(*(read_all(stream) for stream in streams), rejoinder.aresponses("Hi", **given))
+    assert all(events == told[0] for events in told[:4])
+    assert told[4].output_text == "Hello."
+    assert server.calls == 1
+
+
+async def read_all(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+async def test_stream_that_is_left_is_not_stored(server: EndpointServer, cache: Any) -> None:
+    given: Any = {"model": "openai/m", "api_base": server.url, "api_key": "sk-mock"}
+    async with await rejoinder.aresponses("Hi", stream=True, **given) as stream:
+        async for _ in stream:
+            break
+    assert cache.stats()["stored"] == 0
+    assert not (await rejoinder.aresponses("Hi", **given)).cache
+
+
 # Images
 
 

@@ -30,7 +30,7 @@ MAGIC = b"RJE1"
 DEFLATED = 1
 DEFLATE_OVER = 64 * 1024
 """Sections larger than this are deflated."""
-MOST = 512 * 2**20
+MOST = 128 * 2**20
 """Sections that claim to be larger are not read."""
 LONGEST = 24 * 3600 * 1000.0
 """Milliseconds that a stream may have taken."""

@@ -151,7 +151,7 @@ def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
                 + suggestion(str(name), CALL_CONTROLS)
             )
     if "mode" in given:
-        base = controls_for_mode(check_mode(given["mode"], "cache mode"), base.ttl)
+        base = controls_for_mode(check_mode(str(given["mode"]), "cache mode"), base.ttl)
     max_age = given.get("s-maxage", given.get("max-age"))
     namespace = given.get("namespace")
     if namespace is not None and not isinstance(namespace, str):

@@ -119,8 +119,29 @@ class Completion(Mapped, ChatCompletion):
 
     __hash__ = None  # type: ignore[assignment]
 
+    # Where it comes from is in a slot, which pydantic does not know of.
+
+    def __copy__(self) -> Completion:
+        return _with_info(super().__copy__(), self.cache_info)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Completion:
+        return _with_info(super().__deepcopy__(memo), self.cache_info)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "cache_info": self.cache_info}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        info = state.pop("cache_info")
+        super().__setstate__(state)
+        _with_info(self, info)
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return iter(self.keys())
+
+
+def _with_info(answer: Completion, info: CacheInfo) -> Completion:
+    object.__setattr__(answer, "_cache_info", info)
+    return answer
 
 
 class Delta(Mapped, ChoiceDelta):

@@ -36,7 +36,7 @@ def client() -> httpx2.Client:
     if _client is None:
         with _lock:
             if _client is None:
-                _client = httpx2.Client(limits=LIMITS, follow_redirects=True)
+                _client = httpx2.Client(limits=LIMITS)
     return _client
 
 
@@ -57,9 +57,9 @@ def _new_async_client() -> httpx2.AsyncClient:
     import openai
 
     try:
-        return openai.DefaultAioHttpClient(limits=LIMITS, follow_redirects=True, timeout=settings.request_timeout)
+        return openai.DefaultAioHttpClient(limits=LIMITS, follow_redirects=False)
     except RuntimeError:
-        return httpx2.AsyncClient(limits=LIMITS, follow_redirects=True)
+        return httpx2.AsyncClient(limits=LIMITS)
 
 
 async def _close_with_loop(client: httpx2.AsyncClient) -> AsyncGenerator[None, None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -107,7 +108,11 @@ def complete_with_fallbacks(
     """One call, begun by `start`, and the models that are asked in turn when it fails."""
     attempts: tuple[Attempt, ...] = ()
     last: Exception | None = None
+    deadline = params.get("deadline")
+    ends = time.monotonic() + deadline if isinstance(deadline, (int, float)) else None
     for name, own in _candidates(model, params, params["fallbacks"] or ()):
+        if ends is not None and attempts:  # the deadline is for all of them together
+            own = {**own, "deadline": max(0.001, ends - time.monotonic())}
         try:
             found = start(name, messages, own, call_type)
             return (yield from found) if isinstance(found, Generator) else found

@@ -39,7 +39,10 @@ def failure_error(
         kept.pop(name, None)
     sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
     message = scrubbed(failure.message, place)
-    if message != failure.message:
+    if 300 <= status < 400:
+        # Not followed: only the Authorization header would be kept from another host, not the other headers with keys.
+        message = f"it redirects to {headers.get('location', 'somewhere else')!r}; pass that place as api_base="
+    if message != failure.message and status >= 400:
         body = b""  # it repeats the key
     response = httpx2.Response(status, headers=kept, content=body, request=sent)
     wait = retry_after(headers)

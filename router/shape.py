@@ -135,13 +135,18 @@ def options_of(params: Mapping[str, Any]) -> Options:
     timeout = get("timeout") if get("timeout") is not None else get("request_timeout")
     if isinstance(timeout, (int, float)) and not timeout > 0:
         raise _invalid(f"timeout={timeout!r} must be more than 0 seconds.")
+    if timeout is not None and not isinstance(timeout, (int, float)) and not hasattr(timeout, "connect"):
+        raise _invalid(f"timeout={timeout!r} must be a number of seconds, or an httpx Timeout.")
+    deadline = get("deadline")
+    if deadline is not None and (not isinstance(deadline, (int, float)) or not deadline > 0):
+        raise _invalid(f"deadline={deadline!r} must be a number of seconds, more than 0.")
     drop = get("drop_params")
     return Options(
         api_key=_credential(params),
         identity={} if IDENTITY.isdisjoint(params) else _identity(params),
         timeout=timeout,
         num_retries=retries,
-        deadline=get("deadline"),
+        deadline=deadline,
         drop_params=settings.drop_params if drop is None else bool(drop),
         client=get("client"),
     )

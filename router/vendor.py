@@ -47,7 +47,7 @@ def ask_whole(
     while True:
         try:
             reply = yield Io(place.wire.send, place.wire.asend, (call, request, tries.options))
-            if reply.status >= 400:
+            if reply.status >= 300:
                 raise status_error(reply.status, reply.headers, reply.body, request, place)
             body = place.codec.decode(reply.body, request)
             return body, completion(body)
@@ -63,7 +63,7 @@ def ask_stream(request: Request, options: Options, place: Deployment, started: f
     while True:
         try:
             reply = yield Io(place.wire.open, place.wire.aopen, (call, request, tries.options))
-            if reply.status >= 400:
+            if reply.status >= 300:
                 body = yield Io(reply.read, reply.aread)
                 raise status_error(reply.status, reply.headers, body, request, place)
             source = yield Io(_batches, _abatches, (reply,))

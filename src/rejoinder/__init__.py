@@ -262,6 +262,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'rejoinder' has no attribute {name!r}")
+    if name == "Cache":
+        import_module(".router.shape", __name__)  # which tells caches how the arguments of a call make its key
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value

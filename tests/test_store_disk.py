@@ -153,11 +153,14 @@ def test_after_a_kill_every_acknowledged_write_is_there_and_whole(store: DiskSto
     for turn in range(30):
         process = python(WRITER, store.directory, turn)
         assert process.stdout is not None
-        process.stdout.readline()
+        first = process.stdout.readline()
         time.sleep(random.uniform(0, 0.03))
         process.kill()
-        numbers = process.communicate()[0].split("\n")[:-1]
-        acknowledged[str(turn)] = int(numbers[-1]) if numbers else 0
+        # Not `communicate`: it does not see what `readline` has read ahead.
+        numbers = (first + process.stdout.read()).split("\n")[:-1]
+        process.stdout.close()
+        process.wait()
+        acknowledged[str(turn)] = int(numbers[-1])
     entries = {record.key for record in store.scan()}
     for turn_name, last in acknowledged.items():
         for number in range(last + 1):

@@ -372,6 +372,8 @@ class _Link:
             if create:
                 _create(self.path)
             self._identity = _identity(self.path, frozen=False)
+            if self._identity is None:  # set aside by another process while this one waited for its turn
+                return None
             self._connection, self._frozen = _connect(self.path, self.budget, create=create)
             self._identity = _identity(self.path, self._frozen)
         return self._connection

@@ -37,6 +37,7 @@ FIRST_USE = {
     "core/endpoint_answers.py": {"openai", "httpx2", "pydantic"},
     "providers/http.py": {"httpx2"},
     "providers/sdk.py": {"httpx2"},
+    "router/pytest_plugin.py": {"pytest"},
 }
 """Files that are themselves imported only when they are needed, and what they may import at their head."""
 

@@ -28,7 +28,7 @@ class CacheInfo(NamedTuple):
 
     hit: bool
     kind: str
-    """"exact", "stale", "shared" (another caller's call answered this one too), "stored" or "none"."""
+    """ "exact", "stale", "shared" (another caller's call answered this one too) or "none" (the vendor gave it)."""
     key: str | None = None
     store: str | None = None
     age: float | None = None

@@ -22,6 +22,7 @@ import hashlib
 import io
 import os
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -239,7 +240,7 @@ def parsed(source: IO[bytes], digest: Any, number: int) -> dict[str, Any]:
     """The next line. Raises `BundleError` where there is none, or where it is no JSON object."""
     try:
         data = source.readline(LONGEST_LINE)
-    except (OSError, EOFError) as error:  # what gzip says of damage
+    except (OSError, EOFError, zlib.error) as error:  # what gzip says of damage
         raise BundleError(f"The bundle cannot be read in line {number}: {error}") from None
     if not data.endswith(b"\n"):
         what = "is no bundle" if number == 1 else f"ends early, in line {number}: it was cut off"

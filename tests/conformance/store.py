@@ -156,6 +156,26 @@ class StoreConformance:
         assert await gone(call, "k")
         assert list(store.scan()) == []
 
+    async def test_an_expired_entry_is_listed_as_such_or_is_gone(self, call: Call, store: Store) -> None:
+        await call("set", "alive", b"value", 100)
+        await call("set", "k", b"value", TTL)
+        assert await gone(call, "k")
+        assert list(store.expired("another")) == []
+        dead = [record.key for record in store.expired()]
+        assert dead in ([], ["k"])  # not every medium keeps what has expired
+        assert store.peek(["k", "alive"]) == [b"value" if dead else None, b"value"]
+        store.delete("k")
+        assert list(store.expired()) == []
+
+    async def test_a_look_gives_what_was_set_in_the_order_of_its_keys(self, call: Call, store: Store) -> None:
+        for number in range(250):
+            store.set(f"k{number}", b"%d" % number)
+        assert store.peek([f"k{number}" for number in reversed(range(251))]) == [
+            None,
+            *(b"%d" % number for number in reversed(range(250))),
+        ]
+        assert store.peek([]) == []
+
     async def test_without_a_ttl_an_entry_stays(self, call: Call, store: Store) -> None:
         await call("set", "k", b"old", TTL)
         await call("set", "k", b"new", None)

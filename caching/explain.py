@@ -36,7 +36,7 @@ class Difference(NamedTuple):
         if self.here is None:
             return f"{self.part} is missing here"
         if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (self.here, self.there)):
-            return f"{self.part} differs"
+            return self.part
         if isinstance(self.here, str) and isinstance(self.there, str):
             return f"{self.part} {first_difference(self.here, self.there)}"
         return f"{self.part}: {self.here!r} here, {self.there!r} stored"

@@ -227,7 +227,7 @@ def test_explain_takes_options_or_a_file(shown: Shown, folder: Path, tmp_path: P
     assert missed.startswith("MISS: no entry has this key; the nearest differs in parameters.temperature.")
     call = {"model": "echo/a", "messages": [{"role": "user", "content": "Hi"}]}
     (tmp_path / "call.json").write_text(json.dumps(call))
-    assert "messages[0] differs\n" in shown("explain", "--call", str(tmp_path / "call.json"))
+    assert "  differs  messages[0]\n" in shown("explain", "--call", str(tmp_path / "call.json"))
     assert "--model and --message" in shown("explain", status=1)
     assert "write NAME=VALUE" in shown(*same, "--param", "temperature", status=1)
 

@@ -100,7 +100,7 @@ class Completion(Mapped, ChatCompletion):
     """
 
     # A slot, not a pydantic private attribute: those are set up by a Python call per instance, half the cost of a hit.
-    __slots__ = ("_cache_info",)
+    __slots__ = ("_cache_info", "_format")
 
     choices: list[Choice]  # type: ignore[assignment]
     usage: Usage | None = None
@@ -111,6 +111,17 @@ class Completion(Mapped, ChatCompletion):
     def cache_info(self) -> CacheInfo:
         """Where this answer comes from: the kind of hit, its key, store and age."""
         return getattr(self, "_cache_info", NOT_CACHED)
+
+    @property
+    def parsed(self) -> Any:
+        """The first choice's text as an object of the pydantic class that was given as `response_format`.
+
+        None if no class was given, or the model refused or said nothing. Raises pydantic's `ValidationError` where the
+        text does not fit.
+        """
+        kind = getattr(self, "_format", None)
+        content = self.choices[0].message.content if self.choices else None
+        return None if kind is None or not content else kind.model_validate_json(content)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChatCompletion):
@@ -137,6 +148,12 @@ class Completion(Mapped, ChatCompletion):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return iter(self.keys())
+
+
+def expecting(answer: Completion, kind: type) -> Completion:
+    """The answer, whose text is to be read as an object of `kind`."""
+    object.__setattr__(answer, "_format", kind)
+    return answer
 
 
 def _with_info(answer: Completion, info: CacheInfo) -> Completion:

@@ -125,7 +125,7 @@ def completion(model: str, messages: Any = None, **params: Any) -> Completion | 
     found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "completion")
     if type(found) is GeneratorType:
         found = run(found)
-    return stream_of(found, params, Stream) if type(found) is Streamed else found  # type: ignore[no-any-return]
+    return handed_over(found, params, Stream)  # type: ignore[no-any-return]
 
 
 @overload
@@ -145,7 +145,18 @@ async def acompletion(model: str, messages: Any = None, **params: Any) -> Comple
     found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
     if type(found) is GeneratorType:
         found = await arun(found)
-    return stream_of(found, params, AsyncStream) if type(found) is Streamed else found  # type: ignore[no-any-return]
+    return handed_over(found, params, AsyncStream)  # type: ignore[no-any-return]
+
+
+def handed_over(found: Any, params: Mapping[str, Any], kind: Any) -> Any:
+    """What the caller gets of what was found: an answer that knows its class, or a stream of `kind`."""
+    if type(found) is Streamed:
+        return stream_of(found, params, kind)
+    if "response_format" in params and isinstance(params["response_format"], type):
+        from ..core.answers import expecting
+
+        return expecting(found, params["response_format"])
+    return found
 
 
 def stream_of(found: Streamed, params: Mapping[str, Any], kind: Any) -> Any:

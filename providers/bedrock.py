@@ -26,9 +26,10 @@ import orjson
 from ..core.types import Request
 from .anthropic import EFFORTS, WITH_BUDGET, accepted_schema, budget
 from .base import Call, Codec, Failure, Provider, Reply, StreamDecoder
-from .bedrock_answers import ConverseStream, completion, failure_of, named_failure
+from .bedrock_answers import completion, failure_of, named_failure
 from .bedrock_auth import no_region
 from .bedrock_messages import Block, conversation, invalid, plain, point
+from .bedrock_stream import ConverseStream
 from .openai import wire_json
 from .prompt_cache import WISHES, add_points, wish_of
 
@@ -122,7 +123,9 @@ class BedrockCodec(Codec):
         return body
 
     def call(self, request: Request, provider: Provider, data: bytes) -> Call:
-        model = quote(request.model, safe="-._~")  # an ARN's slashes too
+        # An ARN's slashes are encoded. Not so colons, though botocore does that: aiohttp would decode them, and the
+        # signature is over the path as it arrives.
+        model = quote(request.model, safe="-._~:")
         path = f"/model/{model}/{self.streamed if request.stream else self.whole}"
         return Call(path, data, provider.headers, request.api_base + path)
 

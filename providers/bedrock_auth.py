@@ -74,6 +74,8 @@ class AwsSigner:
     def __init__(self, identity: Mapping[str, str]) -> None:
         self._identity = dict(identity)
         self._auth, self._request = _package("botocore.auth"), _package("botocore.awsrequest")
+        self.secrets: tuple[str, ...] = ()
+        """What the last signature was made with: the vendor repeats a token when it refuses one."""
         self._lock = threading.Lock()
         self._found: dict[str | None, Any] = {}
         """Credentials that botocore's chain has found, by the profile of the environment."""
@@ -84,7 +86,9 @@ class AwsSigner:
             return {}
         signed = {name: value for name, value in headers.items() if SIGNED.fullmatch(name)}
         request = self._request.AWSRequest("POST", url, headers=signed, data=body)
-        self._auth.SigV4Auth(self._credentials(), SERVICE, self._region(url)).add_auth(request)
+        credentials = self._credentials()
+        self.secrets = tuple(secret for secret in (credentials.secret_key, credentials.token) if secret)
+        self._auth.SigV4Auth(credentials, SERVICE, self._region(url)).add_auth(request)
         return {name: value for name, value in request.headers.items() if name not in signed}
 
     def _region(self, url: str) -> str:

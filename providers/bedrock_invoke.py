@@ -21,9 +21,10 @@ from .anthropic import AnthropicCodec, packed
 from .anthropic_answers import AnthropicStream
 from .base import Call, Provider, StreamDecoder
 from .bedrock import CLAUDE, NOVA, BedrockCodec
-from .bedrock_answers import MALFORMED, ConverseStream, FramedStream, malformed
+from .bedrock_answers import MALFORMED, malformed
 from .bedrock_answers import completion as converse_completion
 from .bedrock_messages import invalid
+from .bedrock_stream import ConverseStream, FramedStream
 from .openai import wire_json
 
 VERSION = "bedrock-2023-05-31"

@@ -93,11 +93,13 @@ def located(error: Any, request: Request) -> Exception:
 
 def scrubbed(text: str, place: Deployment) -> str:
     """`text` without this deployment's credentials: vendors like to repeat a wrong key."""
+    secrets = list(getattr(getattr(place.wire, "sign", None), "secrets", ()))
     for name, value in getattr(place.wire, "headers", {}).items():
         if name.lower() in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
-            secret = value.removeprefix("Bearer ").strip()
-            if len(secret) >= 6:
-                text = text.replace(secret, "***")
+            secrets.append(value.removeprefix("Bearer ").strip())
+    for secret in secrets:
+        if len(secret) >= 6:
+            text = text.replace(secret, "***")
     return text
 
 

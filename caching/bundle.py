@@ -34,7 +34,6 @@ from ..core.errors import CacheError
 from .cache import Cache, prefix_of
 from .entry import MOST, BadEntry, Entry, pack, unpack
 from .inspection import FRESH, SEALED, CacheItem, chosen, judged, named, walk
-from .stores.base import Record
 
 FORMAT, VERSION = "rejoinder-bundle", 1
 LONGEST_LINE = MOST * 4 // 3 + 2**20
@@ -203,7 +202,7 @@ def put(cache: Cache, place: str, entry: Entry, overwrite: bool) -> str:
     store = cache.store
     if not overwrite:
         there = store.peek([place])[0]
-        if there is not None and judged(cache, Record(place, len(there), 0.0, None), there).state in (FRESH, SEALED):
+        if there is not None and judged(cache, place, there).state in (FRESH, SEALED):
             return "kept"
     data = pack(entry, deflate=not store.in_process)
     store.set(place, data if cache.seal is None else cache.seal.close(place, data), rest)

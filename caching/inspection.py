@@ -84,7 +84,7 @@ def walk(cache: Cache, prefix: str = "", models: Iterable[str] = ()) -> Iterator
     for page in pages(chain(store.scan(prefix), store.expired(prefix))):
         for record, data in zip(page, store.peek([record.key for record in page]), strict=True):
             if data is not None:  # else removed since it was listed
-                item = judged(cache, record, data)
+                item = judged(cache, record.key, data)._replace(size=record.size)
                 if not wanted or item.model in wanted:
                     yield item
 
@@ -103,16 +103,16 @@ def pages(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield page
 
 
-def judged(cache: Cache, record: Record, data: bytes) -> CacheItem:
+def judged(cache: Cache, place: str, data: bytes) -> CacheItem:
     """What the cache would make of these bytes, and whether it would serve them now."""
-    namespace, _, key = record.key.partition(":")
-    item = CacheItem(unquote(namespace), key, BROKEN, len(data) or record.size, CORRUPT, place=record.key)
+    namespace, _, key = place.partition(":")
+    item = CacheItem(unquote(namespace), key, BROKEN, len(data), CORRUPT, place=place)
     if not data:
         return item._replace(fault="its bytes do not fit the store's checksum")
     if cache.seal is None and data[:4] in (SIGNED, ENCRYPTED):
         return item._replace(model=CLOSED, state=SEALED)
     try:
-        entry = entries.unpack(data if cache.seal is None else cache.seal.open(record.key, data))
+        entry = entries.unpack(data if cache.seal is None else cache.seal.open(place, data))
         model = model_of(key, entry)
     except ValueError as error:
         return item._replace(fault=str(error))

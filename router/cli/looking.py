@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ConfigurationError
@@ -13,6 +15,9 @@ from .walking import age, as_dict, item_dict, items, short, show_sizes, summed
 if TYPE_CHECKING:
     from ...caching.cache import Cache
     from ...caching.inspection import CacheItem
+
+MANY = 20
+"""Keys that begin alike: more are not counted."""
 
 
 def path(options: Options) -> int:
@@ -176,27 +181,37 @@ def _find(options: Options, cache: Cache) -> CacheItem:
     from .opening import prefix
 
     wanted: str = options.key
-    found: dict[str, Any] = {}
-    for listing in (cache.store.scan, cache.store.expired):
-        for record in watched(listing(prefix(options)), "Looking"):
-            key = record.key.partition(":")[2]
-            if wanted in (key, record.key):
-                found = {record.key: record}
-                break
-            if key.startswith(wanted) or record.key.startswith(wanted):
-                found[record.key] = record
-                if len(found) > 20:
-                    break
-    if not found:
-        raise ConfigurationError(f"No entry's key begins with {wanted!r}. `rejoinder cache list --entries` shows keys.")
-    if len(found) > 1:
-        several = "more than 20" if len(found) > 20 else str(len(found))
-        raise ConfigurationError(f"{several} keys begin with {wanted!r}: {', '.join(sorted(found)[:3])} … Write more.")
-    ((place, record),) = found.items()
+    place = next(_exact(cache, [(prefix(options) or "default:") + wanted, wanted]), None)
+    if place is None:
+        found = _beginning_with(wanted, cache, prefix(options))
+        if not found:
+            raise ConfigurationError(
+                f"No entry's key begins with {wanted!r}. `rejoinder cache list --entries` shows keys."
+            )
+        if len(found) > 1:
+            several = f"more than {MANY}" if len(found) > MANY else str(len(found))
+            raise ConfigurationError(f"{several} keys begin with {wanted!r}: {', '.join(sorted(found)[:3])} …")
+        (place,) = found
     (data,) = cache.store.peek([place])
     if data is None:
         raise ConfigurationError(f"The entry {place!r} was removed just now.")
-    return judged(cache, record, data)
+    return judged(cache, place, data)
+
+
+def _exact(cache: Cache, places: list[str]) -> Iterator[str]:
+    return (place for place, data in zip(places, cache.store.peek(places), strict=True) if data is not None)
+
+
+def _beginning_with(wanted: str, cache: Cache, prefix: str) -> set[str]:
+    """Places; as soon as there are too many, no more."""
+    found: set[str] = set()
+    records = chain(cache.store.scan(prefix), cache.store.expired(prefix))
+    for record in watched(records, "Looking"):
+        if record.key.startswith(wanted) or record.key.partition(":")[2].startswith(wanted):
+            found.add(record.key)
+            if len(found) > MANY:
+                break
+    return found
 
 
 def _told(item: CacheItem) -> dict[str, Any]:

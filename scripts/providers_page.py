@@ -20,7 +20,8 @@ What stands before the slash of a model: `completion("groq/llama-3.3-70b-versati
 `openai_compatible/<model>` with `api_base=`.
 
 - **Key**: the environment variables that may hold it; the first that is set counts. `api_key=` comes before them.
-- **Base URL**: where it answers. `api_base=` and the variable in brackets come before it.
+- **Base URL**: where it answers. `api_base=` and the variable in brackets come before it. Bedrock's follows from the
+  region; see [bedrock.md](bedrock.md).
 - **Prompt cache**: *automatic* is done by the vendor unasked; *marks* is asked for with `cache_prompt=` (see
   [prompt-caching.md](prompt-caching.md)); where there is nothing, nothing is known.
 - **Parameters**: *any* are passed on as they are; else unknown ones are refused with an error that names them. After

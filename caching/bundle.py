@@ -80,6 +80,9 @@ class Line(NamedTuple):
     size: int
 
 
+Seen = Callable[[Iterable[Line], str], Iterable[Line]]
+
+
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,21 +165,15 @@ def is_zipped(path: Path) -> bool:
 
 
 def import_bundle(
-    file: str | Path,
-    *,
-    overwrite: bool = False,
-    namespace: str | None = None,
-    cache: Cache | None = None,
-    seen: Callable[[Iterable[Line]], Iterable[Line]] = iter,
+    file: str | Path, *, overwrite: bool = False, namespace: str | None = None, cache: Cache | None = None
 ) -> Imported:
     """Put the entries of a bundle into the cache, once all of its hashes have been found to fit.
 
     Entries keep their time of storing and their TTL. They go into the cache's namespace, or into `namespace`. Where
-    there is a fresh answer already it stays, unless `overwrite`. `seen` is shown each line as it is stored, and
-    may raise to stop. Raises `BundleError`, and then nothing was stored.
+    there is a fresh answer already it stays, unless `overwrite`. Raises `BundleError`, and then nothing was stored.
     """
     found = chosen(cache)
-    return put_lines(found, Path(file), overwrite, lambda line: namespace or found.namespace, seen)
+    return put_lines(found, Path(file), overwrite, lambda line: namespace or found.namespace)
 
 
 def put_lines(
@@ -184,13 +181,15 @@ def put_lines(
     path: Path,
     overwrite: bool,
     home: Callable[[Line], str],
-    seen: Callable[[Iterable[Line]], Iterable[Line]] = iter,
+    seen: Seen = lambda lines, doing: lines,
 ) -> Imported:
-    """The same, with `home` saying into which namespace each line goes."""
+    """The same, with `home` saying into which namespace each line goes. `seen` passes them on, and may count them."""
     with open(path, "rb") as raw:
-        count = sum(1 for _ in read(raw))
+        count = sum(1 for _ in seen(read(raw), "Checking"))
         raw.seek(0)  # the same open file, so that another that takes its name meanwhile is not read unchecked
-        did = Counter(put(cache, prefix_of(home(line)) + line.key, line.entry, overwrite) for line in seen(read(raw)))
+        did = Counter(
+            put(cache, prefix_of(home(line)) + line.key, line.entry, overwrite) for line in seen(read(raw), "Importing")
+        )
     return Imported(count, did["stored"], did["kept"], did["expired"])
 
 

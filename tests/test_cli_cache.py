@@ -347,6 +347,20 @@ def test_address_may_be_the_file_or_the_folder(shown: Shown, folder: Path) -> No
     assert shown("list", "--url", str(folder)) == shown("list")
 
 
+def test_unknown_address_is_told_which_there_are(shown: Shown) -> None:
+    text = shown("list", "--url", "rediss3://host", status=1)
+    assert "redis, rediss, unix" in text
+    assert "Did you mean 'rediss'?" in text
+
+
+def test_every_database_has_an_address() -> None:
+    pytest.importorskip("sqlalchemy", reason="needs the extra: pip install 'rejoinder[sql]'")
+    from rejoinder.caching.stores.sql import DIALECTS
+    from rejoinder.router.cli.opening import SCHEMES
+
+    assert DIALECTS.keys() <= {name for name, kind in SCHEMES.items() if kind == "sql"}
+
+
 def test_valkey_is_an_address_too(shown: Shown, server: RedisServer) -> None:
     server.command("FLUSHALL")
     fill(server.url)

@@ -43,7 +43,7 @@ def import_(options: Options) -> int:
         Path(options.file),
         options.overwrite,
         lambda line: options.namespace or line.namespace,
-        lambda lines: watched(lines, "Importing"),
+        watched,
     )
     if options.json:
         print(as_json(done._asdict()))

@@ -100,7 +100,8 @@ def _cache(parser: Parser, namespace: str) -> None:
     parser.add_argument(
         "--url",
         metavar="WHERE",
-        help="the cache: a folder, redis://host:6379/0, or a database's postgresql://…, mysql://…, sqlite:///file "
+        help="the cache: a folder, redis://host:6379/0, s3://bucket/path, gs://…, az://…, or a database's "
+        "postgresql://…, mysql://…, sqlite:///file "
         "(else the cache on disk in your cache folder, or in REJOINDER_CACHE_DIR)",
     )
     parser.add_argument("--namespace", metavar="NAME", help=namespace)

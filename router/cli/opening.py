@@ -8,11 +8,16 @@ from typing import Any
 
 from ...caching.cache import Cache, prefix_of
 from ...caching.inspection import BUDGET
-from ...core.errors import ConfigurationError
+from ...caching.stores.base import Store
+from ...core.errors import ConfigurationError, suggestion
 from .command import Options
 
-SCHEMES = {"redis": "redis", "rediss": "redis", "unix": "redis", "valkey": "redis", "valkeys": "redis"}
-"""Of an address, and the store that it is of. All others are SQLAlchemy's."""
+SCHEMES = {
+    **dict.fromkeys(("redis", "rediss", "unix", "valkey", "valkeys"), "redis"),
+    **dict.fromkeys(("s3", "gs", "az", "file"), "object"),
+    **dict.fromkeys(("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle"), "sql"),
+}
+"""What an address begins with, and the store that it is of. SQLAlchemy's may name a driver: postgresql+psycopg."""
 
 SEALS = {"sign_with": "REJOINDER_SIGN_WITH", "encrypt_with": "REJOINDER_ENCRYPT_WITH"}
 """Where the keys of sealed entries come from: not from the command line, which every user of the machine can list."""
@@ -23,14 +28,22 @@ def opened(options: Options, *, may_create: bool = False, cache_seed: str | None
     more: dict[str, Any] = {"namespace": options.namespace, "cache_seed": cache_seed, "budget": BUDGET}
     more |= {name: os.environ[variable].splitlines() for name, variable in SEALS.items() if os.environ.get(variable)}
     url = options.url
-    if not url:
-        return Cache(type="disk", **more)
-    if "://" not in url:
-        return Cache(type="disk", disk_cache_dir=folder(url, may_create), **more)
+    if not url or "://" not in url:
+        return Cache(store=disk(folder(url, may_create) if url else None), **more)
     scheme, _, rest = url.partition("://")
-    if SCHEMES.get(scheme) == "redis":
+    kind = SCHEMES.get(scheme.partition("+")[0])
+    if kind is None:
+        raise ConfigurationError(f"--url {scheme}://…: there are {', '.join(SCHEMES)}.{suggestion(scheme, SCHEMES)}")
+    if kind == "redis":
         return Cache(type="redis", redis_url=f"{scheme.replace('valkey', 'redis')}://{rest}", **more)
-    return Cache(type="sql", url=url, **more)
+    return Cache(type=kind, url=url, **more)
+
+
+def disk(directory: Path | None) -> Store:
+    """Without a bound: how large it may become is said by the program that uses it, and an import must not evict."""
+    from ...caching.stores.disk import DiskStore
+
+    return DiskStore(directory, max_bytes=None, budget=BUDGET)
 
 
 def folder(path: str, may_create: bool) -> Path:

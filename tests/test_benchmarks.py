@@ -22,6 +22,7 @@ from tests.fixtures.upstream import Upstream
 
 ROOT = Path(__file__).parents[1]
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
+CODECS = ["openai", "anthropic", "gemini", "cohere", "ollama"]
 ROWS = [
     "import rejoinder",
     "exact hit, memory, sync",
@@ -37,6 +38,7 @@ ROWS = [
     "stream of 500, per chunk, async",
     "replay of 500 chunks, sync",
     "replay of 500 chunks, async",
+    *(f"decode {name}, {form}" for name in CODECS for form in ("whole", "per chunk")),
     "at once, upstream of 50 ms",
     "the same, CPU per 1,000 calls",
     "identical calls, threads",
@@ -95,6 +97,11 @@ def test_a_row_says_whether_it_is_within_its_budget() -> None:
     assert not Row("a", 9.0, 2.0, "calls/s", Budget(at_least=5)).within
     assert Row("a", 61.0, 2.0, "ms", Budget(more=60, unit="ms")).within
     assert not Row("a", 63.0, 2.0, "ms", Budget(more=60, unit="ms")).within
+
+
+def test_a_row_without_a_budget_is_over_it_only_by_its_fault() -> None:
+    assert Row("a", 900.0, 2.0, "µs", Budget()).cells()[4:6] == ("-", "-")
+    assert Row("a", 900.0, 2.0, "µs", Budget(), fault="a call failed").cells()[5] == "OVER"
 
 
 def test_a_line_survives_its_json() -> None:

@@ -72,9 +72,10 @@ def _in_own_process(name: str, effort: Effort) -> list[Line]:
 
 def _summary(lines: Sequence[Line]) -> str:
     rows = [line for line in lines if isinstance(line, Row)]
-    within = sum(row.within for row in rows)
+    judged = [row for row in rows if row.budget or row.fault]
+    within = sum(row.within for row in judged)
     unmeasured = len(lines) - len(rows)
-    return f"{within} of {len(rows)} rows within budget" + (f", {unmeasured} not measured." if unmeasured else ".")
+    return f"{within} of {len(judged)} rows within budget" + (f", {unmeasured} not measured." if unmeasured else ".")
 
 
 def _arguments() -> argparse.Namespace:

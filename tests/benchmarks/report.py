@@ -17,12 +17,15 @@ HEADINGS = ("what", "rejoinder", "floor", "ratio", "budget", "", "remarks")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a row may cost: a ratio to its floor, or an amount more than it in the row's own unit."""
+    """What a row may cost: a ratio to its floor, or an amount more than it in the row's own unit. Empty: anything."""
 
     at_most: float | None = None
     at_least: float | None = None
     more: float | None = None
     unit: str = ""
+
+    def __bool__(self) -> bool:
+        return (self.at_most, self.at_least, self.more) != (None, None, None)
 
     def holds(self, subject: float, floor: float) -> bool:
         ratio = subject / floor
@@ -37,7 +40,9 @@ class Budget:
             return f"≤ {self.at_most:g}{TIMES}"
         if self.at_least is not None:
             return f"≥ {self.at_least:g}{TIMES}"
-        return f"≤ {self.more:g} {self.unit} more"
+        if self.more is not None:
+            return f"≤ {self.more:g} {self.unit} more"
+        return "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         figures = (f"{figure(self.subject)} {self.unit}", f"{figure(self.floor)} {self.unit}")
         remarks = "; ".join(part for part in (self.fault, self.remark) if part)
-        verdict = "within" if self.within else "OVER"
+        verdict = "OVER" if not self.within else "within" if self.budget else "-"
         return (
             self.name,
             *figures,

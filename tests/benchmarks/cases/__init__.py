@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ..measure import Effort
 from ..report import Row, Unmeasured
-from . import calls, crowds, growth, hits, imports, keys, outages, streams
+from . import calls, codecs, crowds, growth, hits, imports, keys, outages, streams
 
 CASES: dict[str, Callable[[Effort], Iterable[Row | Unmeasured]]] = {
     "import": imports.importing,
@@ -17,6 +17,7 @@ CASES: dict[str, Callable[[Effort], Iterable[Row | Unmeasured]]] = {
     "miss": calls.misses,
     "stream": streams.streams,
     "replay": streams.replays,
+    "codec": codecs.codecs,
     "concurrent": calls.concurrent,
     "stampede": crowds.stampedes,
     "outage": outages.outages,

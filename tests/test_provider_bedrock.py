@@ -9,9 +9,9 @@ import base64
 import datetime
 import hashlib
 import hmac
+import importlib.util
 import json
 import struct
-import subprocess
 import sys
 import threading
 from binascii import crc32
@@ -551,8 +551,7 @@ def signature_of(asked: Asked, region: str = "us-east-1") -> str:
 
 
 needs_botocore = pytest.mark.skipif(
-    subprocess.run([sys.executable, "-c", "import botocore"], capture_output=True, check=False).returncode != 0,
-    reason="botocore is not installed",
+    importlib.util.find_spec("botocore") is None, reason="botocore is not installed: pip install 'rejoinder[bedrock]'"
 )
 
 

@@ -912,9 +912,7 @@ def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
     return None if make is None else make()
 
 
-def api_base(
-    provider: Provider, given: str | None, arguments: Mapping[str, Any] | None = None, model: str = ""
-) -> str:
+def api_base(provider: Provider, given: str | None, arguments: Mapping[str, Any] | None = None, model: str = "") -> str:
     """The base URL that a call goes to, without a trailing slash; empty if there is none.
 
     `arguments` are the call's, for a vendor whose base URL depends on them.

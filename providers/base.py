@@ -35,7 +35,7 @@ class Failure(NamedTuple):
     code: str | None = None
     """The vendor's own word for it."""
     kind: str | None = None
-    """ "context_window", "content_policy" or "authentication" where the vendor says so; else the HTTP status decides."""
+    """ "context_window", "content_policy" or "authentication" where the vendor says so; else the status decides."""
     status: int | None = None
     """The HTTP status that an error inside a 200 answer or a stream stands for."""
     retry_after: float | None = None
@@ -43,7 +43,7 @@ class Failure(NamedTuple):
 
 
 class ProviderFault(Exception):
-    """Raised by a codec for an error inside a 200 answer, or for an answer that is none. The engine gives it its class."""
+    """Raised by a codec for an error inside a 200 answer, or an answer that is none. The engine gives it its class."""
 
     def __init__(self, failure: Failure, body: bytes = b"") -> None:
         super().__init__(failure.message)

@@ -63,7 +63,7 @@ def _new_async_client() -> httpx2.AsyncClient:
 
 
 async def _close_with_loop(client: httpx2.AsyncClient) -> AsyncGenerator[None, None]:
-    """Closes `client` when its loop shuts down: `asyncio.run` ends every open async generator before it closes the loop."""
+    """Closes `client` when its loop shuts down: `asyncio.run` ends every open async generator before that."""
     try:
         yield
     finally:
@@ -220,7 +220,7 @@ class HttpReply:
 
 
 class Template(httpx2.BaseTransport):
-    """Catches the one request that an SDK makes, so that its URL and headers can be used again without the SDK's cost."""
+    """Catches the one request that an SDK makes: its URL and headers can be used again without the SDK's cost."""
 
     PER_CALL = frozenset(
         {

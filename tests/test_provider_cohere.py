@@ -452,7 +452,9 @@ def test_documents_are_ranked_as_texts() -> None:
     assert body == {"model": "command-a", "query": "q", "documents": ["a", "b", '{"title":"c","year":1}']}
 
 
-@pytest.mark.parametrize("body", [b'{"message":"no"}', b"[]", b"7", b"x", b'{"embeddings":7}', b'{"embeddings":{}}', b'{"results":[{}]}'])
+@pytest.mark.parametrize(
+    "body", [b'{"message":"no"}', b"[]", b"7", b"x", b'{"embeddings":7}', b'{"embeddings":{}}', b'{"results":[{}]}']
+)
 def test_what_is_no_vector_and_no_ranking_is_a_fault(body: bytes) -> None:
     for codec in (CohereEmbed(), CohereRerank()):
         with pytest.raises(ProviderFault):

@@ -22,9 +22,13 @@ async def test_redirect_is_an_error_that_names_the_place(is_async: bool, stream:
             "api_key": "sk-x",
             "stream": stream,
         }
-        with pytest.raises(rejoinder.APIStatusError, match=f"redirects to '{elsewhere.url}'"):
+
+        async def ask() -> None:
             if is_async:
                 await rejoinder.acompletion(**call, num_retries=0)
             else:
                 rejoinder.completion(**call, num_retries=0)
+
+        with pytest.raises(rejoinder.APIStatusError, match=f"redirects to '{elsewhere.url}'"):
+            await ask()
         assert elsewhere.calls == 0

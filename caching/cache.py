@@ -42,7 +42,7 @@ from .policy import (
     with_policy,
 )
 from .seal import Encrypter, Keys, Signer
-from .stores.base import Store
+from .stores.base import Store, TooLarge
 
 log = logging.getLogger("rejoinder")
 
@@ -54,7 +54,13 @@ CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""
 OWN, VALUE = "own:", "value:"
 """What sets keys of a caller's own function, and values kept with `Cache.set`, apart from default keys in a store."""
-TYPES = {"local": "local", "memory": "local", "in-memory": "local", "disk": "disk", "redis": "redis", "sql": "sql"}
+TYPES = {
+    **dict.fromkeys(("local", "memory", "in-memory"), "local"),
+    **{name: name for name in ("disk", "redis", "sql", "cosmos")},
+    **dict.fromkeys(("object", "s3", "gcs", "azure-blob"), "object"),
+}
+BUDGETS = {"object": 1.0, "cosmos": 1.0}
+"""Seconds, for what is never near; the other stores have 0.1."""
 COUNTERS = (
     "hits",
     "misses",
@@ -105,8 +111,9 @@ class Cache:
     >>> import rejoinder
     >>> rejoinder.cache = rejoinder.Cache(type="redis", host="localhost", port=6379)  # doctest: +SKIP
 
-    `type` is "local" (this process's memory), "disk" (one SQLite file) or "redis"; or give `store=` an object of your
-    own. Layers are `Cache([first, second])`, or `next_cache=`: a hit in the second fills the first, a miss fills both.
+    `type` is "local" (this process's memory), "disk" (one SQLite file), "redis", "sql", "s3" or "cosmos" (`TYPES` has
+    all); or give `store=` an object of your own. Layers are `Cache([first, second])`, or `next_cache=`: a hit in the
+    second fills the first, a miss fills both.
 
     `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer still
     serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails.
@@ -146,7 +153,7 @@ class Cache:
         encrypt_with: Keys | Mapping[str, Keys] | None = None,
         single_flight: bool = True,
         lease_ttl: float = 10.0,
-        budget: float = 0.1,
+        budget: float | None = None,
         on_key_error: str = "raise",
         default_in_memory_ttl: float | None = None,
         default_in_redis_ttl: float | None = None,
@@ -166,6 +173,8 @@ class Cache:
             "max_bytes": max_bytes,
             **store_options,
         }
+        if budget is None:
+            budget = BUDGETS.get(TYPES.get(type, "") if isinstance(type, str) and store is None else "", 0.1)
         # A tenth of the budget is for what surrounds the store's own waiting.
         made = store if store is not None else make_store(type, given, budget * 0.9)
         self.store = made if next_cache is None else layered([made, next_cache], [seconds(ttl), None])
@@ -355,6 +364,10 @@ class Cache:
                 store.set(key, data, kept)
             else:
                 yield Io(store.set, store.aset, (key, data, kept))
+        except TooLarge as error:  # which is no reason to pass the store by
+            self.counts["write_errors"] += 1
+            self._note("write_errors", f"An answer was not kept: {error}")
+            return False
         except Exception as error:
             self._failed("write", error, self._writing)
             return False
@@ -521,7 +534,7 @@ class Cache:
     def delete(self, key: str) -> bool:
         """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
         kinds = ("", VALUE, *(f"{OWN}{endpoint}:" for endpoint in ("chat", *ENDPOINTS)))
-        return any([self.store.delete(self.prefix + kind + key) for kind in kinds])
+        return sum(self.store.delete(self.prefix + kind + key) for kind in kinds) > 0
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
@@ -575,6 +588,21 @@ class Cache:
     def redis(cls, redis_url: str | None = None, cache_seed: object = None, **options: Any) -> Cache:
         """A cache in Redis: `with Cache.redis(redis_url="redis://localhost:6379/0") as cache: …`."""
         return cls(type="redis", redis_url=redis_url, cache_seed=cache_seed, **options)
+
+    @classmethod
+    def cosmos_db(
+        cls,
+        connection_string: str | None = None,
+        database_id: str | None = None,
+        container_id: str | None = None,
+        cache_seed: object = None,
+        **options: Any,
+    ) -> Cache:
+        """A cache in Azure Cosmos DB, partitioned by seed: `with Cache.cosmos_db(…, cache_seed=1) as cache: …`."""
+        named = {"connection_string": connection_string, "database_id": database_id, "container_id": container_id}
+        options |= {name: value for name, value in named.items() if value is not None}
+        seed = None if cache_seed is None else str(cache_seed)
+        return cls(type="cosmos", cache_seed=cache_seed, partition=seed, **options)
 
     def __enter__(self) -> Cache:
         ambient.set((*ambient.get(), self))
@@ -707,6 +735,18 @@ def _sql(options: dict[str, Any], budget: float) -> Store:
     return SQLStore(budget=budget, **options)
 
 
+def _object(options: dict[str, Any], budget: float) -> Store:
+    from .stores.object import open_store
+
+    return open_store(options, budget)
+
+
+def _cosmos(options: dict[str, Any], budget: float) -> Store:
+    from .stores.cosmos import CosmosStore
+
+    return CosmosStore(budget=budget, **options)
+
+
 def _only(options: dict[str, Any], names: tuple[str, ...], type: str) -> dict[str, Any]:
     """`options`, if a store of this type knows them all."""
     for name in options:
@@ -720,4 +760,6 @@ STORES: dict[str, Callable[[dict[str, Any], float], Store]] = {
     "disk": _disk,
     "redis": _redis,
     "sql": _sql,
+    "object": _object,
+    "cosmos": _cosmos,
 }

@@ -17,6 +17,10 @@ class Record(NamedTuple):
     expires_at: float | None  # seconds since the epoch; None: never
 
 
+class TooLarge(ValueError):
+    """This value is more than the store can hold, which says nothing of the next one."""
+
+
 class Store(ABC):
     """A map from text keys to bytes. Subclass it, write four methods, inherit `StoreConformance` in a test.
 

@@ -1,0 +1,607 @@
+"""In an object store: S3, Google Cloud Storage, Azure Blob Storage or a folder, shared by whoever may read the bucket.
+
+Entries are objects below `<prefix>/e/`, leases below `<prefix>/l/`. Each begins with a small head that holds its times:
+object stores have no time to live for a single key, and some drop what is attached to an object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
+
+from ...core.errors import ConfigurationError, MissingPackage
+from ...core.flow import Flow, Io, arun, run
+from .base import Record, Store
+
+BUDGET = 1.0
+"""Seconds. A first request to a cloud resolves a name, connects, agrees on TLS and may fetch credentials."""
+
+_PAGE = 1000  # objects listed, and removed, in one round trip
+_READERS = 16  # heads read at once while scanning
+_FORGOTTEN = 60.0  # seconds after which an expired lease is nobody's, for `prune`
+
+MAGIC = b"RJO1"
+_HEAD = struct.Struct(">4sddI")  # the magic, stored at, expires at (infinity: never), bytes of the key that follow
+
+
+class ObjectStoreError(OSError):
+    """The object store did not do what it was asked. The message holds no credentials."""
+
+
+class ObjectStore(Store):
+    """A bucket, container or folder through `obstore`.
+
+    `url` is `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `file:///folder` or `memory://`. Further
+    keywords go to obstore's store of that kind (`region`, `endpoint`, `account_name`, `credential_provider`,
+    `client_options`, …), which also reads the usual environment variables. Or give an object of `obstore.store`, used
+    as it is, with its own timeouts and retries.
+
+    `budget` bounds each request; nothing is retried. Reading and writing are one request, removing two. `scan` reads
+    the head of every entry, `clear` mostly does not.
+
+    `leases` says whether the service obeys conditions of a PUT (`If-None-Match`, `If-Match`). S3, Google's and Azure
+    do; of S3's imitations not all. A folder has none, whatever is said here. Times go by the clocks of the processes:
+    hosts should agree to within a second.
+
+    obstore does not survive a fork once it was used. A child forked after that is told so at once, by an
+    `ObjectStoreError`, and goes on without this store; one forked before the first use may use it.
+    """
+
+    name: ClassVar[str] = "object"
+    leases: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        url: str | Any,
+        *,
+        prefix: str = "rejoinder",
+        budget: float = BUDGET,
+        leases: bool = True,
+        **config: Any,
+    ) -> None:
+        self._obstore = _import_obstore()
+        if not isinstance(url, str) and config:
+            raise ConfigurationError(f"A store of your own takes no {', '.join(config)}.")
+        self.budget, self.prefix = budget, prefix.strip("/")
+        self._url, self._config = url, config
+        self._objects = self._open()
+        is_folder = isinstance(self._objects, self._obstore.store.LocalStore)
+        self.leases = leases and not is_folder  # type: ignore[misc]  # of this object, by what is behind it
+        start = f"{self.prefix}/" if self.prefix else ""
+        self._entries, self._leases = f"{start}e/", f"{start}l/"
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({_place(self._url)}, prefix={self.prefix!r})"
+
+    # ── sync and async ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, key: str) -> bytes | None:
+        return run(self._getting(key))
+
+    def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        self._put(*self._entry(key, value, ttl))
+
+    def delete(self, key: str) -> bool:
+        return run(self._deleting(key))
+
+    def clear(self, prefix: str = "") -> int:
+        return run(self._clearing(prefix))
+
+    def close(self) -> None:
+        """Drop the connections of a store that was opened by url."""
+        if isinstance(self._url, str) and not isinstance(self._objects, self._obstore.store.MemoryStore):
+            self._objects = self._open()  # what is under way keeps the old one
+
+    def lease(self, key: str, ttl: float) -> str | None:
+        return run(self._leasing(key, ttl))
+
+    def renew(self, key: str, token: str, ttl: float) -> bool:
+        return run(self._renewing(key, token, ttl))
+
+    def release(self, key: str, token: str) -> bool:
+        return run(self._releasing(key, token))
+
+    async def aget(self, key: str) -> bytes | None:
+        return await arun(self._getting(key))
+
+    async def aset(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        await self._aput(*self._entry(key, value, ttl))
+
+    async def adelete(self, key: str) -> bool:
+        return await arun(self._deleting(key))
+
+    async def aclear(self, prefix: str = "") -> int:
+        return await arun(self._clearing(prefix))
+
+    async def alease(self, key: str, ttl: float) -> str | None:
+        return await arun(self._leasing(key, ttl))
+
+    async def arenew(self, key: str, token: str, ttl: float) -> bool:
+        return await arun(self._renewing(key, token, ttl))
+
+    async def arelease(self, key: str, token: str) -> bool:
+        return await arun(self._releasing(key, token))
+
+    # ── entries ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _entry(self, key: str, value: bytes, ttl: float | None) -> tuple[str, bytes]:
+        name = name_of(key)
+        return self._entries + name, pack(value, ttl, _encode(key) if _is_hashed(name) else b"")
+
+    def _getting(self, key: str) -> Flow[bytes | None]:
+        found = yield Io(self._fetch, self._afetch, (self._entries + name_of(key),))
+        if found is None:
+            return None
+        head = _Head.read(found.data)
+        if head is None:
+            return b""  # which is no entry: the cache counts it and sets it aside
+        return head.value(found.data) if head.is_live else None
+
+    def _deleting(self, key: str) -> Flow[bool]:
+        path = self._entries + name_of(key)
+        # S3 answers alike whether there was something to remove or not.
+        if not (yield Io(self._is_there, self._ais_there, (path,))):
+            return False
+        yield Io(self._remove, self._aremove, ([path],))
+        return True
+
+    def _clearing(self, prefix: str) -> Flow[int]:
+        removed, pages = 0, self._list(self._entries + folder_of(prefix))
+        while page := (yield Io(self._next, self._anext, (pages,))):
+            paths = [each["path"] for each in page]
+            if not _covers(prefix):
+                keys = yield Io(self._keys, self._akeys, (paths,))
+                paths = [path for path, key in zip(paths, keys, strict=True) if key and key.startswith(prefix)]
+            if paths:
+                yield Io(self._remove, self._aremove, (paths,))
+            removed += len(paths)
+        return removed
+
+    def peek(self, keys: Sequence[str]) -> list[bytes | None]:
+        def look(key: str) -> bytes | None:
+            found = self._fetch(self._entries + name_of(key))
+            head = found and _Head.read(found.data)
+            return None if found is None else head.value(found.data) if head else b""
+
+        return self._each(look, keys)
+
+    def scan(self, prefix: str = "") -> Iterator[Record]:
+        return (record for record in self._records(prefix) if _is_live(record.expires_at))
+
+    def expired(self, prefix: str = "") -> Iterator[Record]:
+        return (record for record in self._records(prefix) if not _is_live(record.expires_at))
+
+    def prune(self) -> int:
+        """Remove expired entries, and leases whose holder is long gone.
+
+        Somebody may write an entry anew between our look and its removal. That one is lost, and costs a request.
+        """
+        self._prune(self._leases, time.time() - _FORGOTTEN)
+        return self._prune(self._entries, time.time())
+
+    def _prune(self, folder: str, now: float) -> int:
+        removed, pages = 0, self._list(folder)
+        while page := self._next(pages):
+            paths = [each["path"] for each in page]
+            heads = self._each(self._head, paths)
+            dead = [path for path, head in zip(paths, heads, strict=True) if head and head.expires_at <= now]
+            if dead:
+                self._remove(dead)
+            removed += len(dead)
+        return removed
+
+    def _records(self, prefix: str) -> Iterator[Record]:
+        pages = self._list(self._entries + folder_of(prefix))
+        while page := self._next(pages):
+            keys = dict(zip([each["path"] for each in page], self._keys([each["path"] for each in page]), strict=True))
+            wanted = [each for each in page if (keys[each["path"]] or "").startswith(prefix)]
+            heads = self._each(self._head, [each["path"] for each in wanted])
+            for each, head in zip(wanted, heads, strict=True):
+                key = keys[each["path"]]
+                if head is not None and key is not None:
+                    yield Record(key, each["size"] - head.length, head.stored_at, head.end)
+
+    def _keys(self, paths: list[str]) -> list[str | None]:
+        if any(map(_is_hashed, paths)):
+            return self._each(self._key, paths)
+        return [self._key(path) for path in paths]
+
+    async def _akeys(self, paths: list[str]) -> list[str | None]:
+        import asyncio
+
+        return await asyncio.to_thread(self._keys, paths)
+
+    def _key(self, path: str) -> str | None:
+        """The key of an entry; None if it has gone meanwhile, or is none of ours."""
+        name = path.removeprefix(self._entries)
+        if not _is_hashed(name):
+            return key_of(name)
+        head = self._head(path)
+        data = head and self._range(path, _HEAD.size, head.length)
+        return _decode(data) if data else None
+
+    def _head(self, path: str) -> _Head | None:
+        return _Head.read(self._range(path, 0, _HEAD.size) or b"")
+
+    def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        if len(items) < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(min(_READERS, len(items)), "rejoinder-object") as crew:
+            return list(crew.map(work, items))
+
+    # ── leases ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _leasing(self, key: str, ttl: float) -> Flow[str | None]:
+        path, token = self._lease_path(key), secrets.token_hex(16)
+        if (yield self._put_if(path, token, ttl, "create")):
+            return token
+        found = yield Io(self._fetch, self._afetch, (path,))
+        if found is None:  # given back between our two requests
+            return token if (yield self._put_if(path, token, ttl, "create")) else None
+        head = _Head.read(found.data)
+        if head is not None and head.is_live:
+            return None
+        # Of several who see that it has expired, the first to replace it changes its version.
+        return token if (yield self._put_if(path, token, ttl, found.version)) else None
+
+    def _renewing(self, key: str, token: str, ttl: float) -> Flow[bool]:
+        path = self._lease_path(key)
+        found = yield Io(self._fetch, self._afetch, (path,))
+        if not _is_held(found, token):
+            return False
+        return bool((yield self._put_if(path, token, ttl, found.version)))
+
+    def _releasing(self, key: str, token: str) -> Flow[bool]:
+        # A DELETE knows no conditions:
+        #   we: read our lease, about to expire
+        #   they:                                take it over
+        #   we:                                                delete theirs
+        # So what is left of ours must outlast our request; if it may not, it is made longer first.
+        path = self._lease_path(key)
+        found = yield Io(self._fetch, self._afetch, (path,))
+        head = _is_held(found, token)
+        if not head:
+            return False
+        margin = 3 * self.budget
+        if head.expires_at - time.time() < margin and not (yield self._put_if(path, token, 2 * margin, found.version)):
+            return False
+        yield Io(self._remove, self._aremove, ([path],))
+        return True
+
+    def _lease_path(self, key: str) -> str:
+        if not self.leases:
+            raise NotImplementedError("This object store has no leases.")
+        return self._leases + name_of(key)
+
+    def _put_if(self, path: str, token: str, ttl: float, mode: Any) -> Io:
+        return Io(self._try_to_put, self._atry_to_put, (path, pack(token.encode(), ttl), mode))
+
+    # ── requests, each in both forms ──────────────────────────────────────────────────────────────────────────────
+
+    def _fetch(self, path: str) -> _Found | None:
+        with self._request():
+            try:
+                result = self._obstore.get(self._objects, path)
+                return _Found(result.bytes().to_bytes(), _version(result.meta))
+            except FileNotFoundError:
+                return None
+
+    async def _afetch(self, path: str) -> _Found | None:
+        with self._request():
+            try:
+                result = await self._obstore.get_async(self._objects, path)
+                return _Found((await result.bytes_async()).to_bytes(), _version(result.meta))
+            except FileNotFoundError:
+                return None
+
+    def _put(self, path: str, data: bytes, mode: Any = "overwrite") -> None:
+        with self._request():
+            self._obstore.put(self._objects, path, data, mode=mode, use_multipart=False)
+
+    async def _aput(self, path: str, data: bytes, mode: Any = "overwrite") -> None:
+        with self._request():
+            await self._obstore.put_async(self._objects, path, data, mode=mode, use_multipart=False)
+
+    def _try_to_put(self, path: str, data: bytes, mode: Any) -> bool:
+        try:
+            self._put(path, data, mode)
+        except _Conflict:
+            return False
+        return True
+
+    async def _atry_to_put(self, path: str, data: bytes, mode: Any) -> bool:
+        try:
+            await self._aput(path, data, mode)
+        except _Conflict:
+            return False
+        return True
+
+    def _is_there(self, path: str) -> bool:
+        with self._request():
+            try:
+                self._obstore.head(self._objects, path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    async def _ais_there(self, path: str) -> bool:
+        with self._request():
+            try:
+                await self._obstore.head_async(self._objects, path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def _range(self, path: str, start: int, end: int) -> bytes | None:
+        with self._request():
+            try:
+                data: bytes = self._obstore.get_range(self._objects, path, start=start, end=end).to_bytes()
+            except FileNotFoundError:
+                return None
+            return data
+
+    def _remove(self, paths: list[str]) -> None:
+        with self._request():
+            try:
+                self._obstore.delete(self._objects, paths)
+            except FileNotFoundError:  # a folder stops at the first that somebody else has removed
+                for path in paths if len(paths) > 1 else ():
+                    self._remove([path])
+
+    async def _aremove(self, paths: list[str]) -> None:
+        with self._request():
+            try:
+                await self._obstore.delete_async(self._objects, paths)
+            except FileNotFoundError:
+                for path in paths if len(paths) > 1 else ():
+                    await self._aremove([path])
+
+    def _list(self, folder: str) -> Any:
+        with self._request():
+            return self._obstore.list(self._objects, folder.rstrip("/"), chunk_size=_PAGE)
+
+    def _next(self, pages: Any) -> Any:
+        with self._request():
+            return next(pages, None)
+
+    async def _anext(self, pages: Any) -> Any:
+        with self._request():
+            return await anext(pages, None)
+
+    @contextmanager
+    def _request(self) -> Iterator[None]:
+        """Around whatever makes requests: refuses in a forked child, and makes obstore's errors ours."""
+        _Runtime.claim()
+        errors = self._obstore.exceptions
+        try:
+            yield
+        except (errors.AlreadyExistsError, errors.PreconditionError):
+            raise _Conflict("Somebody else has changed it.") from None
+        except (errors.BaseError, FileNotFoundError, NotImplementedError) as error:
+            # 409 is what S3 says to all but one of those who write under a condition at the same moment.
+            if " 409 " in str(error):
+                raise _Conflict("Somebody else is changing it.") from None
+            raise ObjectStoreError(_plain(error)) from None
+
+    def _open(self) -> Any:
+        if not isinstance(self._url, str):
+            return self._url
+        if urlsplit(self._url).scheme == "memory" and not self._config:
+            return self._obstore.store.MemoryStore()
+        options: dict[str, Any] = dict(self._config)
+        if urlsplit(self._url).scheme == "file":
+            options.setdefault("mkdir", True)
+        else:
+            options["client_options"] = {
+                "timeout": timedelta(seconds=self.budget),
+                "connect_timeout": timedelta(seconds=self.budget / 2),
+                **({"allow_http": True} if str(options.get("endpoint", "")).startswith("http://") else {}),
+                **(options.get("client_options") or {}),
+            }
+            options.setdefault("retry_config", {"max_retries": 0})
+        try:
+            return self._obstore.store.from_url(self._url, **options)
+        except (self._obstore.exceptions.BaseError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"The object store cannot be set up: {_plain(error)}") from None
+
+
+class _Conflict(ObjectStoreError):
+    """A condition of a PUT did not hold."""
+
+
+class _Found(NamedTuple):
+    data: bytes
+    version: dict[str, str]
+
+
+class _Head(NamedTuple):
+    stored_at: float
+    expires_at: float
+    length: int
+    """Bytes before the value: the head, and a key that is too long for a name."""
+
+    @classmethod
+    def read(cls, data: bytes) -> _Head | None:
+        """The head that `data` begins with; None if it is not one of ours."""
+        if not data.startswith(MAGIC) or len(data) < _HEAD.size:
+            return None
+        _, stored_at, expires_at, key_length = _HEAD.unpack_from(data)
+        return cls(stored_at, expires_at, _HEAD.size + key_length)
+
+    @property
+    def is_live(self) -> bool:
+        return self.expires_at > time.time()
+
+    @property
+    def end(self) -> float | None:
+        return None if self.expires_at == float("inf") else self.expires_at
+
+    def value(self, data: bytes) -> bytes:
+        return data[self.length :]
+
+
+class _Runtime:
+    """Which process's threads do obstore's work. They do not follow into a forked child, which would wait for ever."""
+
+    pid: int | None = None
+    _claiming = threading.Lock()
+
+    @classmethod
+    def claim(cls) -> None:
+        if cls.pid is None:
+            with cls._claiming:
+                cls.pid = cls.pid or os.getpid()
+        if cls.pid != os.getpid():
+            raise ObjectStoreError(
+                "obstore was used before this process was forked and cannot be used in it. Fork before the first call, "
+                "or start processes by 'spawn'."
+            )
+
+
+def pack(value: bytes, ttl: float | None, key: bytes = b"") -> bytes:
+    """What is put into an object: the head, the key where the object's name does not tell it, and the value."""
+    now = time.time()
+    return _HEAD.pack(MAGIC, now, float("inf") if ttl is None else now + ttl, len(key)) + key + value
+
+
+def _is_held(found: _Found | None, token: str) -> _Head | None:
+    head = _Head.read(found.data) if found is not None else None
+    is_ours = head is not None and head.is_live and found is not None and head.value(found.data) == token.encode()
+    return head if is_ours else None
+
+
+def _is_live(expires_at: float | None) -> bool:
+    return expires_at is None or expires_at > time.time()
+
+
+def _version(meta: Mapping[str, Any]) -> dict[str, str]:
+    return {field: meta[field] for field in ("e_tag", "version") if meta.get(field)}
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Listing goes by folders, not by characters: "a" does not list "ab". So each part of a key that a colon ends, as a
+# namespace does, is a folder: "team:9f86" is "team_/9f86". All but a-z, 0-9 and "-" is "_" and two hexadecimal digits,
+# capitals too, as not every folder tells them from small letters. A folder ends with "_", so none is called like a
+# file. Of what would be too long, the beginning of the folders is kept, and the rest is "_-" and a hash.
+
+LONGEST, LONGEST_FOLDER = 200, 120  # characters; S3 allows 1024 bytes, file systems 255 for each part
+
+
+def name_of(key: str) -> str:
+    """The name of a key's object, below the prefix."""
+    *folders, leaf = key.split(":")
+    name = "".join(f"{_escape(part)}_/" for part in folders) + (_escape(leaf) or "__")
+    if len(name) <= LONGEST:
+        return name
+    return f"{folder_of(key)}_-{hashlib.sha256(_encode(key)).hexdigest()}"
+
+
+def folder_of(prefix: str) -> str:
+    """A folder that has all objects whose keys start with `prefix`, and perhaps others."""
+    folder = ""
+    for part in prefix.split(":")[:-1]:
+        longer = f"{folder}{_escape(part)}_/"
+        if len(longer) > LONGEST_FOLDER:
+            break
+        folder = longer
+    return folder
+
+
+def key_of(name: str) -> str:
+    """The key of an object by its name, unless that has a hash."""
+    *folders, leaf = name.split("/")
+    parts = [*(folder[:-1] for folder in folders), "" if leaf == "__" else leaf]
+    return ":".join(_decode(re.sub(r"_([0-9a-f]{2})", _unescape, part).encode("latin-1")) for part in parts)
+
+
+def _covers(prefix: str) -> bool:
+    """Whether all that is in the prefix's folder starts with the prefix."""
+    return folder_of(prefix) == "".join(f"{_escape(part)}_/" for part in prefix.split(":")[:-1]) and (
+        not prefix or prefix.endswith(":")
+    )
+
+
+def _is_hashed(name: str) -> bool:
+    return name.rpartition("/")[2].startswith("_-")
+
+
+def _escape(text: str) -> str:
+    return re.sub(rb"[^a-z0-9-]", lambda found: b"_%02x" % found[0][0], _encode(text)).decode()
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16))
+
+
+def _encode(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _decode(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+# ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LITELLM = {
+    "s3_region_name": "region",
+    "s3_endpoint_url": "endpoint",
+    "s3_aws_access_key_id": "access_key_id",
+    "s3_aws_secret_access_key": "secret_access_key",
+    "s3_aws_session_token": "session_token",
+    "gcs_path_service_account": "service_account",
+    "s3_path": "prefix",
+    "gcs_path": "prefix",
+}
+"""Options of litellm's caches, and what they are called here."""
+
+PLACES = {"s3_bucket_name": "s3://{}", "gcs_bucket_name": "gs://{}", "azure_account_url": "{}/{}"}
+"""Options of litellm's caches that say where, and the url that they make."""
+
+
+def open_store(options: Mapping[str, Any], budget: float) -> ObjectStore:
+    """The store for the options of `Cache(type="object")`, which may be named as litellm names them."""
+    given = {LITELLM.get(name, name): value for name, value in options.items()}
+    for name, url in PLACES.items():
+        if name in given:
+            given["url"] = url.format(given.pop(name).rstrip("/"), given.pop("azure_blob_container", ""))
+    if "url" not in given:
+        raise ConfigurationError("An object store needs url=, such as s3://bucket, gs://bucket or az://container.")
+    return ObjectStore(given.pop("url"), budget=budget, **given)
+
+
+def _import_obstore() -> Any:
+    try:
+        import obstore
+        import obstore.exceptions
+        import obstore.store
+    except ImportError:
+        raise MissingPackage("The object store", "obstore", "rejoinder[object]") from None
+    return obstore
+
+
+def _place(url: Any) -> str:
+    """Where it is, without what may be secret: a signature stands in the query, a password before the host."""
+    if not isinstance(url, str):
+        return type(url).__name__
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _plain(error: Exception) -> str:
+    """The beginning of an error's message, and the service's word for it. Its whole answer may quote a token."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    beginning = re.sub(r"\?\S*", "", re.split(r"[<{\n]", text, maxsplit=1)[0]).strip(" :")
+    return f"{beginning[:300]} {code[1]}" if code else beginning[:300]

@@ -23,7 +23,7 @@ from rejoinder.caching.stores.base import Store, TooLarge
 from rejoinder.caching.stores.cosmos import CosmosStore
 from rejoinder.core.errors import ConfigurationError
 from tests.conformance.store import Call, StoreConformance, closing, in_threads
-from tests.fixtures.emulators import COSMOS_KEY, CosmosServer, cosmos_server
+from tests.fixtures.emulators import COSMOS_KEY, CosmosServer, cosmos_server, overloaded_server
 from tests.fixtures.servers import refusing_server, silent_server
 
 PATIENT = 10.0  # seconds: a busy machine is not what these tests are about
@@ -148,6 +148,37 @@ def test_without_create_a_missing_container_is_an_error(cosmos: str) -> None:
     store = on_cosmos(cosmos, create=False)
     with pytest.raises(OSError, match="NotFound"):
         store.set("k", b"value")
+
+
+def test_of_many_who_find_a_lease_expired_one_takes_it_over(cosmos: str) -> None:
+    store = on_cosmos(cosmos)
+    for turn in range(5):
+        assert store.lease(f"k{turn}", 0.001)
+    time.sleep(0.005)
+    tokens: list[tuple[int, str | None]] = []
+    in_threads(8, lambda number: tokens.extend((turn, store.lease(f"k{turn}", 10)) for turn in range(5)))
+    assert sorted(turn for turn, token in tokens if token) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_service_that_is_overloaded_is_asked_once(kind: str, status: int) -> None:
+    with overloaded_server(status) as (address, requests):
+        store = on_cosmos(address, create=False)
+        with pytest.raises(OSError, match="Error"):
+            await store.aget("k") if kind == "async" else store.get("k")
+        # The first that is asked for is the container, whose partition key the SDK wants to know.
+        assert [request for request in requests if request != "/"] == [f"/dbs/rejoinder/colls/{store.container_id}/"]
+        await store.aclose()
+
+
+async def test_with_a_sync_client_alone_async_calls_run_it_in_threads(cosmos: str) -> None:
+    store = on_cosmos(cosmos)
+    store._acredential = None  # as with credential= and no acredential=, which the emulator cannot check
+    await store.aset("k", b"value")
+    assert await store.aget("k") == b"value"
+    assert await store.aclear() == 1
+    assert not store._lanes
 
 
 def test_a_container_that_was_deleted_is_created_anew(cosmos: str) -> None:

@@ -26,8 +26,8 @@ from rejoinder.caching.cache import Cache
 from rejoinder.caching.stores.base import Store
 from rejoinder.caching.stores.object import ObjectStore, folder_of, key_of, name_of, pack
 from rejoinder.core.errors import ConfigurationError
-from tests.conformance.store import StoreConformance, closing, in_fork
-from tests.fixtures.emulators import AZURITE_ACCOUNT, AZURITE_KEY, azure_blob_server, s3_server
+from tests.conformance.store import StoreConformance, closing, in_fork, in_threads
+from tests.fixtures.emulators import AZURITE_ACCOUNT, AZURITE_KEY, azure_blob_server, overloaded_server, s3_server
 from tests.fixtures.servers import refusing_server, silent_server
 
 PATIENT = 10.0  # seconds: a busy machine is not what these tests are about
@@ -233,6 +233,27 @@ def test_a_lease_that_is_about_to_end_is_made_longer_before_it_is_removed() -> N
     assert token is not None
     assert store.release("k", token) is True
     assert store.lease("k", 10) is not None
+
+
+@pytest.mark.parametrize("place", ["s3", "memory"])
+def test_of_many_who_find_a_lease_expired_one_takes_it_over(s3: str, place: str) -> None:
+    store = on_s3(s3) if place == "s3" else ObjectStore("memory://")
+    for turn in range(5):
+        assert store.lease(f"k{turn}", 0.001)
+    time.sleep(0.005)
+    tokens: list[tuple[int, str | None]] = []
+    in_threads(8, lambda number: tokens.extend((turn, store.lease(f"k{turn}", 10)) for turn in range(5)))
+    assert sorted(turn for turn, token in tokens if token) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_service_that_is_overloaded_is_asked_once(kind: str) -> None:
+    with overloaded_server() as (address, requests):
+        store = on_s3(address)
+        with pytest.raises(OSError, match="503") as error:
+            await store.aget("k") if kind == "async" else store.get("k")
+        assert len(requests) == 1
+        assert "a token" not in str(error.value)
 
 
 def test_a_folder_has_no_leases(tmp_path: Path) -> None:

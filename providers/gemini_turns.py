@@ -17,6 +17,7 @@ Json = dict[str, Any]
 FINISH_REASONS = {
     "STOP": "stop",
     "FINISH_REASON_UNSPECIFIED": "stop",
+    "FUNCTION_CALL": "stop",  # imitations of the vendor say so; as with STOP, the calls make it "tool_calls"
     "MAX_TOKENS": "length",
     "CONTINUATION": "length",
     **dict.fromkeys(

@@ -543,6 +543,8 @@ def test_calls_without_an_id_get_the_same_one_each_time() -> None:
         ("PROHIBITED_CONTENT", {"text": "a"}, "content_filter"),
         ("SPII", {"text": "a"}, "content_filter"),
         ("MALFORMED_FUNCTION_CALL", {}, "malformed_function_call"),
+        ("FUNCTION_CALL", {"functionCall": {"name": "f", "args": {}}}, "tool_calls"),
+        ("FUNCTION_CALL", {"text": "a"}, "stop"),
         ("OTHER", {"text": "a"}, "other"),
     ],
 )

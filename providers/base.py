@@ -168,6 +168,8 @@ class Provider:
     """True if it takes `stream_options={"include_usage": true}`."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Paths of endpoints that are elsewhere than the protocol has them; "" for one that it lacks."""
+    takes_forms: bool = True
+    """True if sound goes to it as a file in a form; else it goes in JSON, as `input_audio`."""
     prompt_cache: str = ""
     """How its prompt cache is asked for: "automatic" (it caches by itself), "top_level" (marks on blocks, and one for
     the whole request), "blocks" (marks on blocks only), "points" (blocks that are marks); "" if it has none, or none is

@@ -29,6 +29,11 @@ class Upload(dict[str, str]):
         self.data, self.name, self.content_type = data, name, content_type
 
     @property
+    def format(self) -> str:
+        """What kind of sound it is, by the ending of its name; where it has none, by how it begins."""
+        return Path(self.name).suffix[1:].lower() or _ending(self.data)
+
+    @property
     def as_httpx(self) -> Any:
         """The tuple that httpx and the SDKs take for a file."""
         return (self.name, self.data) if self.content_type is None else (self.name, self.data, self.content_type)

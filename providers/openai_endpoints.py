@@ -210,10 +210,15 @@ class ResponseStream(StreamDecoder):
 
 
 class HearingCodec(EndpointCodec):
-    """Transcriptions and translations: a form with a file in it."""
+    """Transcriptions and translations: a form with a file in it, or JSON with its bytes."""
 
     def encode(self, request: Request, provider: Provider) -> Call:
         fields = self.body(request, provider)
+        if not provider.takes_forms:
+            sound = fields.pop("file")
+            data = base64.b64encode(sound.data).decode()
+            fields["input_audio"] = {"data": data, "format": sound.format}
+            return Call(self.path_at(provider), wire_json(fields), provider.headers)
         body, content_type = form(fields)
         headers = {**provider.headers, "content-type": content_type}
         return Call(self.path_at(provider), body, headers, form=fields)

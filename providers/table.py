@@ -166,6 +166,15 @@ ROWS = (
         base_env=("COHERE_API_BASE", "CO_API_URL"),
         docs="https://docs.cohere.com/reference/chat",  # 2026-11; the variables CO_… are the vendor's SDK's
     ),
+    # Text models only. Inputs that only one of them has go into extra_body.
+    Provider(
+        "replicate",
+        "https://api.replicate.com/v1",
+        codec="replicate",
+        key_env=("REPLICATE_API_TOKEN", "REPLICATE_API_KEY"),
+        base_env=("REPLICATE_API_BASE",),
+        docs="https://replicate.com/docs/topics/predictions/create-a-prediction",  # 2026-11; second key: litellm's
+    ),
     # Any server that speaks the protocol; the caller says where.
     Provider(
         "openai_compatible",
@@ -333,6 +342,7 @@ ROWS = (
         key_env=("OPENROUTER_API_KEY",),
         base_env=("OPENROUTER_API_BASE", "OPENROUTER_BASE_URL"),
         open_ended=True,
+        takes_forms=False,  # https://openrouter.ai/docs/api/api-reference/stt/create-transcription (2026-11)
         prompt_cache="blocks",
         fix=COMMON,
         docs="https://openrouter.ai/docs/api/reference/overview",  # 2026-11; errors inside choices are read as such
@@ -864,6 +874,12 @@ def _ollama_embed() -> Codec:
     return OllamaEmbed()
 
 
+def _replicate() -> Codec:
+    from .replicate import ReplicateCodec
+
+    return ReplicateCodec()
+
+
 def _azure(inner: Callable[[], OpenAICodec]) -> Callable[[], Codec]:
     """What makes the codec of an OpenAI endpoint at Azure."""
 
@@ -898,6 +914,7 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("cohere", "rerank"): _cohere_rerank,
     ("ollama", "chat"): _ollama,
     ("ollama", "embedding"): _ollama_embed,
+    ("replicate", "chat"): _replicate,
     ("azure", "chat"): _azure(_openai),
     **{("openai", name): _endpoint(name) for name in ENDPOINTS},
     **{("azure", name): _azure(_endpoint(name)) for name in ENDPOINTS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import io
 import json
@@ -487,6 +488,21 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "tuple": lambda path: ("other.mp3", path.read_bytes()),
     "typed tuple": lambda path: ("other.mp3", path.open("rb"), "audio/mpeg"),
 }
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [(b"\xff\xf3d sound", "mp3"), (("said.WAV", b"sound"), "wav"), (("said", b"OggS sound"), "ogg")],
+)
+def test_openrouter_gets_sound_as_json(file: Any, kind: str, call: Call, server: EndpointServer, cache: Any) -> None:
+    for is_hit in (False, True):
+        answer = call("transcription", model="openrouter/openai/whisper-1", file=file, language="en")
+        assert (answer.text, answer.cache) == ("said", is_hit)
+    (asked,) = server.requests
+    data = file if isinstance(file, bytes) else file[1]
+    sound = {"data": base64.b64encode(data).decode(), "format": kind}
+    assert asked.json == {"model": "openai/whisper-1", "language": "en", "input_audio": sound}
+    assert asked.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("form", FORMS)

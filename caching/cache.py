@@ -11,6 +11,7 @@ import contextvars
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -173,6 +174,9 @@ class Cache:
             "max_bytes": max_bytes,
             **store_options,
         }
+        for name in ("max_entries", "max_bytes"):
+            if given[name] is not None and (not isinstance(given[name], int) or given[name] <= 0):
+                raise WrongType(f"{name}={given[name]!r} must be a whole number, more than 0.")
         if budget is None:
             budget = BUDGETS.get(TYPES.get(type, "") if isinstance(type, str) and store is None else "", 0.1)
         # A tenth of the budget is for what surrounds the store's own waiting.
@@ -294,7 +298,7 @@ class Cache:
             self._failed("read", error, self._reading)
             return None
         if self._reading.is_open:
-            self._reading.succeed()
+            self._recovered()
         if data is None:
             return None
         try:
@@ -315,7 +319,7 @@ class Cache:
             self._failed("read", error, self._reading)
             return None
         if self._reading.is_open:
-            self._reading.succeed()
+            self._recovered()
         return data
 
     def _unpacked(self, key: str, data: bytes) -> Entry:
@@ -371,8 +375,8 @@ class Cache:
         except Exception as error:
             self._failed("write", error, self._writing)
             return False
-        self._writing.succeed()
-        self._reading.succeed()
+        if self._writing.is_open or self._reading.is_open:
+            self._recovered()
         self.counts["stored"] += 1
         return True
 
@@ -429,8 +433,10 @@ class Cache:
 
     def give_lease_soon(self, key: str, token: str) -> None:
         """Give a lease back without waiting: a cancelled task may not, nor may what a garbage collection runs."""
-        if token:
-            with contextlib.suppress(RuntimeError):  # the interpreter is about to end; so is the lease
+        # While the interpreter ends, a new thread never gets to run, and whoever starts it waits for it for ever. The
+        # lease then ends by itself.
+        if token and not sys.is_finalizing():
+            with contextlib.suppress(RuntimeError):  # it may say so first
                 # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
                 threading.Thread(target=lambda: run(self.give_lease(key, token))).start()
 
@@ -503,6 +509,11 @@ class Cache:
                 error,
             )
 
+    def _recovered(self) -> None:
+        self._writing.succeed()
+        self._reading.succeed()
+        log.warning("The %s cache works again.", self.type)
+
     def _note(self, what: str, message: str) -> None:
         """Log the first of its kind; the others are only counted."""
         if self.counts[what] == 1:
@@ -533,6 +544,8 @@ class Cache:
 
     def delete(self, key: str) -> bool:
         """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
+        if key.startswith(self.prefix):  # as an answer's `cache_info` gives it
+            return self.store.delete(key)
         kinds = ("", VALUE, *(f"{OWN}{endpoint}:" for endpoint in ("chat", *ENDPOINTS)))
         return sum(self.store.delete(self.prefix + kind + key) for kind in kinds) > 0
 
@@ -725,8 +738,18 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
         if name in options:
             raise ConfigurationError(f"Cache(type='redis') takes no {name}.")
     if "port" in options:
-        options["port"] = int(options["port"])
+        options["port"] = _port(options["port"])
     return RedisStore(url=url, budget=budget, **options)
+
+
+def _port(given: Any) -> int:
+    try:
+        port = int(given)
+    except (TypeError, ValueError):
+        raise WrongType(f"port={given!r} must be a number.") from None
+    if not 0 < port < 65_536:
+        raise ConfigurationError(f"port={port} is none: there are 1 to 65535.")
+    return port
 
 
 def _sql(options: dict[str, Any], budget: float) -> Store:

@@ -26,6 +26,17 @@ class APIError(RejoinderError, openai.APIError):
     llm_provider: str | None = None
     """The provider's name, under the word that litellm uses."""
 
+    def __reduce__(self) -> Any:
+        # Exceptions are pickled by calling their class with `args`, and the openai package's classes want more.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[APIError], args: tuple[Any, ...], state: dict[str, Any]) -> APIError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class APIConnectionError(APIError, openai.APIConnectionError):
     """No answer: refused, reset, cut, or unreadable."""

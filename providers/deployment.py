@@ -33,6 +33,11 @@ _lock = threading.Lock()
 
 def deployment(request: Request, options: Options) -> Deployment:
     """Where `request` goes. Raises `MissingAPIKey`, and `InvalidRequest` where it cannot go anywhere."""
+    if request.api_base and "://" not in request.api_base:
+        from ..core.api_errors import invalid
+
+        message = f"api_base={request.api_base!r} is no URL. Write 'http://{request.api_base}' or 'https://…'."
+        raise invalid(message, provider=request.provider, model=request.model)
     if settings.offline:
         raise CacheMiss(f"Nothing may be sent here, and there is no recording of this call of {request.full_model!r}.")
     provider = table.PROVIDERS[request.provider]

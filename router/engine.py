@@ -18,7 +18,7 @@ from typing import Any
 from ..caching.cache import Cache, innermost
 from ..caching.entry import BadEntry
 from ..caching.keys import NotJSON
-from ..caching.policy import CachePolicy
+from ..caching.policy import CachePolicy, Controls, with_dict
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
@@ -158,6 +158,8 @@ def cache_for(params: Params, call_type: str) -> Cache | None:
     given, caching = params.get("cache"), params.get("caching")
     if caching is False or given is False:
         return None
+    if caching is not None and caching is not True:
+        raise WrongType(f"caching={caching!r} must be True, False or None.")
     cache: Cache | None
     if isinstance(given, Cache):
         cache = given
@@ -168,6 +170,8 @@ def cache_for(params: Params, call_type: str) -> Cache | None:
             f"cache={given!r} must be a Cache, a CachePolicy, True, False or a dict, not {type(given).__name__}."
         )
     if cache is None:
+        if isinstance(given, Mapping):
+            with_dict(Controls(), given)  # a wrong word is told at once, not only where there is a cache
         return default_cache() if caching or given is True or isinstance(given, CachePolicy) else None
     if not cache.default_on and not caching and not _asks_for_cache(given):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
 from typing import Any
 
@@ -14,13 +15,16 @@ from ..providers.prompt_cache import fitted_wish
 from .faults import invalid, status_error, translated
 from .live import LiveStream, Membership
 from .retry import Attempts
-from .shape import without
+from .shape import OURS, without
 
 
 def fitted(request: Request, options: Options, place: Deployment) -> Request:
     """The request with only what this provider takes. Raises `InvalidRequest` unless dropping was asked for."""
     request = fitted_wish(request, place.provider)
     if place.provider.open_ended:
+        for name in request.parameters:
+            if close := difflib.get_close_matches(name, OURS, n=1, cutoff=0.85):
+                raise invalid(f"There is no argument {name!r}. Did you mean {close[0]!r}?", request)
         return request
     unknown = request.parameters.keys() - place.codec.parameters(place.provider)
     if not unknown:
@@ -30,7 +34,7 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     from ..core.errors import suggestion
 
     names = ", ".join(repr(name) for name in sorted(unknown))
-    hint = suggestion(min(unknown), place.codec.parameters(place.provider)) if len(unknown) == 1 else ""
+    hint = suggestion(min(unknown), place.codec.parameters(place.provider) | OURS) if len(unknown) == 1 else ""
     raise invalid(
         f"{place.provider.name!r} has no parameter {names}.{hint} "
         "Vendor parameters go into extra_body={…}; drop_params=True leaves out what a provider does not know.",

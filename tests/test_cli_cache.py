@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import sqlite3
+import shlex
 import subprocess
 import sys
 import time
@@ -433,7 +434,7 @@ def test_title_is_bold_at_a_terminal_unless_colour_is_unwanted(folder: Path) -> 
 
 def test_reader_that_has_seen_enough_is_no_error(folder: Path) -> None:
     ask(rejoinder.Cache(type="disk"))
-    program = f"{sys.executable} -m rejoinder cache list --json | true"
+    program = f"{shlex.quote(sys.executable)} -m rejoinder cache list --json | true"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     run = subprocess.run(program, shell=True, env=environment, capture_output=True, text=True)
     assert run.stderr == ""

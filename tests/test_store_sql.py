@@ -613,13 +613,18 @@ KNOWN: dict[str, dict[str, str]] = {
         "new.id) WHEN MATCHED THEN UPDATE SET long_key = :long_key, value = :value, length = :length, "
         "stored_at = NOW, expires_at = NOW + :ttl WHEN NOT MATCHED THEN INSERT (id, long_key, value, "
         "length, stored_at, expires_at) VALUES (:id, :long_key, :value, :length, NOW, NOW + :ttl);",
-        "remove": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id = :id AND "
-        "(rejoinder_entries.expires_at IS NULL OR rejoinder_entries.expires_at > NOW)",
+        "find_all": "SELECT rejoinder_entries.id, rejoinder_entries.value FROM rejoinder_entries WHERE "
+        "rejoinder_entries.id IN (:ids_1)",
+        "remove": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id = :id",
         "page": "SELECT TOP 500 rejoinder_entries.id, rejoinder_entries.long_key, rejoinder_entries.length, "
         "rejoinder_entries.stored_at, rejoinder_entries.expires_at FROM rejoinder_entries WHERE "
         "rejoinder_entries.id > :after AND rejoinder_entries.id <= :last AND "
         "(rejoinder_entries.expires_at IS NULL OR rejoinder_entries.expires_at > NOW) ORDER BY "
         "rejoinder_entries.id",
+        "dead_page": "SELECT TOP 500 rejoinder_entries.id, rejoinder_entries.long_key, rejoinder_entries.length, "
+        "rejoinder_entries.stored_at, rejoinder_entries.expires_at FROM rejoinder_entries WHERE "
+        "rejoinder_entries.id > :after AND rejoinder_entries.id <= :last AND "
+        "rejoinder_entries.expires_at <= NOW ORDER BY rejoinder_entries.id",
         "ids": "SELECT TOP 500 rejoinder_entries.id FROM rejoinder_entries WHERE rejoinder_entries.id > :after "
         "AND rejoinder_entries.id <= :last ORDER BY rejoinder_entries.id",
         "remove_all": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id IN (:ids)",
@@ -653,13 +658,18 @@ KNOWN: dict[str, dict[str, str]] = {
         "WHEN MATCHED THEN UPDATE SET long_key = :long_key, value = :value, length = :length, stored_at "
         "= NOW, expires_at = NOW + :ttl WHEN NOT MATCHED THEN INSERT (id, long_key, value, length, "
         "stored_at, expires_at) VALUES (:id, :long_key, :value, :length, NOW, NOW + :ttl)",
-        "remove": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id = :id AND "
-        "(rejoinder_entries.expires_at IS NULL OR rejoinder_entries.expires_at > NOW)",
+        "find_all": "SELECT rejoinder_entries.id, rejoinder_entries.value FROM rejoinder_entries WHERE "
+        "rejoinder_entries.id IN (:ids_1)",
+        "remove": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id = :id",
         "page": "SELECT rejoinder_entries.id, rejoinder_entries.long_key, rejoinder_entries.length, "
         "rejoinder_entries.stored_at, rejoinder_entries.expires_at FROM rejoinder_entries WHERE "
         "rejoinder_entries.id > :after AND rejoinder_entries.id <= :last AND "
         "(rejoinder_entries.expires_at IS NULL OR rejoinder_entries.expires_at > NOW) ORDER BY "
         "rejoinder_entries.id FETCH FIRST 500 ROWS ONLY",
+        "dead_page": "SELECT rejoinder_entries.id, rejoinder_entries.long_key, rejoinder_entries.length, "
+        "rejoinder_entries.stored_at, rejoinder_entries.expires_at FROM rejoinder_entries WHERE "
+        "rejoinder_entries.id > :after AND rejoinder_entries.id <= :last AND "
+        "rejoinder_entries.expires_at <= NOW ORDER BY rejoinder_entries.id FETCH FIRST 500 ROWS ONLY",
         "ids": "SELECT rejoinder_entries.id FROM rejoinder_entries WHERE rejoinder_entries.id > :after AND "
         "rejoinder_entries.id <= :last ORDER BY rejoinder_entries.id FETCH FIRST 500 ROWS ONLY",
         "remove_all": "DELETE FROM rejoinder_entries WHERE rejoinder_entries.id IN (:ids)",

@@ -125,7 +125,10 @@ class SQLStore(Store):
 
     def peek(self, keys: Sequence[str]) -> list[bytes | None]:
         ids = [_id(_encode(key)) for key in keys]
-        found = {bytes(id): bytes(value or b"") for id, value in self._ask(_all, self._sql.find_all, {"ids": ids})}
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(ids), BATCH):  # Oracle takes a thousand values in a list
+            rows = self._ask(_all, self._sql.find_all, {"ids": ids[start : start + BATCH]})
+            found |= {bytes(id): bytes(value or b"") for id, value in rows}
         return [found.get(id) for id in ids]
 
     def clear(self, prefix: str = "") -> int:
@@ -203,11 +206,22 @@ class SQLStore(Store):
         return self._attempt(operation, *args)
 
     def _attempt(self, operation: Callable[..., T], *args: Any) -> T:
+        if not self._is_ready:
+            self._make_ready()
         with self._engine.begin() as connection:
-            if not self._is_ready:
-                self._create_tables(connection)
-                self._is_ready = True
             return operation(connection, *args)
+
+    def _make_ready(self) -> None:
+        for turn in range(CREATORS):
+            try:
+                with self._engine.begin() as connection:
+                    self._create_tables(connection)
+                self._is_ready = True
+                return
+            except sa.exc.DBAPIError as error:
+                # DuckDB, which knows no autocommit, fails a transaction whose tables another one has created meanwhile.
+                if error.connection_invalidated or self._dialect.mode or turn == CREATORS - 1:
+                    raise
 
     def _create_tables(self, connection: sa.Connection) -> None:
         for _ in range(CREATORS - 1):

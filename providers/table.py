@@ -1,7 +1,10 @@
 """One row per vendor. A new OpenAI-compatible one is a row here, and nothing else: see `docs/add-a-provider.md`.
 
-Each row says which page it was checked against, and when. Where two pages are named the second is what the environment
-variable or the parameter list rests on.
+Each row names the vendor's page, and a month: in it the row was checked against stored copies and excerpts of that
+page, not against the live service. "By models.dev's row" says that only that public list, and "not re-read" that
+nothing, was looked at. Lists of parameters (`refused`, `extra`, `renamed`, `endpoints`) rest in part on recorded
+traffic and on general knowledge: a vendor's own answer is the last word. Where two pages are named the second is what
+the environment variable or the parameter list rests on.
 """
 
 from __future__ import annotations

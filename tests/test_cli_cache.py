@@ -8,8 +8,8 @@ import os
 import pty
 import re
 import select
-import sqlite3
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time

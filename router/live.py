@@ -251,7 +251,8 @@ class LiveStream:
         """Give up, for this reader only, on a loop that stands still: it may be run again, or never."""
         self._check_owner(loop)
         if not loop.is_running():
-            pulled.cancel()
+            if not loop.is_closed():  # then it cannot be told, and trying is an error that gets logged
+                pulled.cancel()
             raise OutOfReach(GONE)
 
     def _check_owner(self, loop: asyncio.AbstractEventLoop) -> None:

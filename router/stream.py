@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..core.shape import Misshapen
-from .live import Membership, aread, read
+from .live import Membership, Tape, aread, read
 
 if TYPE_CHECKING:
     from ..core.answers import CacheInfo, Chunk
@@ -85,6 +85,9 @@ class AsyncStream(_Stream):
 def _chunks(member: Membership, wants_usage: bool, endpoint: str) -> Generator[Chunk, None, None]:
     make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
+    if is_all_there(member):
+        yield from map(make, member.stream.chunks)
+        return
     started = time.monotonic()
     for index, data in enumerate(read(member)):
         if index < len(timing):
@@ -99,6 +102,10 @@ def _chunks(member: Membership, wants_usage: bool, endpoint: str) -> Generator[C
 async def _achunks(member: Membership, wants_usage: bool, endpoint: str) -> AsyncGenerator[Chunk, None]:
     make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
+    if is_all_there(member):
+        for data in member.stream.chunks:
+            yield make(data)
+        return
     started, index = time.monotonic(), 0
     async with contextlib.aclosing(aread(member)) as pieces:
         async for data in pieces:
@@ -110,6 +117,11 @@ async def _achunks(member: Membership, wants_usage: bool, endpoint: str) -> Asyn
             except Misshapen as error:
                 raise member.stream.translate(error) from None
             yield piece
+
+
+def is_all_there(member: Membership) -> bool:
+    """Whether nothing has to be waited for: a replay, as quick as it can be read."""
+    return isinstance(member.stream, Tape) and not member.stream.timing
 
 
 def piece_reader(endpoint: str, wants_usage: bool) -> Callable[[bytes], Any]:

@@ -30,10 +30,10 @@ class OutOfReach(ConnectionError):
 
 
 class Tape:
-    """A stream that is all there: a replay."""
+    """A stream that is all there: a replay. `pieces` are its chunks, typed, where somebody has done that already."""
 
-    def __init__(self, chunks: list[bytes], timing: tuple[float, ...] = ()) -> None:
-        self.chunks, self.timing = chunks, timing
+    def __init__(self, chunks: list[bytes], timing: tuple[float, ...] = (), pieces: list[Any] | None = None) -> None:
+        self.chunks, self.timing, self.pieces = chunks, timing, pieces
         self.done, self.error = True, None
 
     def translate(self, error: Exception) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,9 @@ class AsyncStream(_Stream):
 def _chunks(member: Membership, wants_usage: bool, endpoint: str) -> Generator[Chunk, None, None]:
     make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
-    if is_all_there(member):
-        yield from map(make, member.stream.chunks)
+    ready = typed_already(member, endpoint, wants_usage)
+    if ready is not None:
+        yield from ready
         return
     started = time.monotonic()
     for index, data in enumerate(read(member)):
@@ -102,9 +103,10 @@ def _chunks(member: Membership, wants_usage: bool, endpoint: str) -> Generator[C
 async def _achunks(member: Membership, wants_usage: bool, endpoint: str) -> AsyncGenerator[Chunk, None]:
     make = piece_reader(endpoint, wants_usage)
     timing = member.stream.timing
-    if is_all_there(member):
-        for data in member.stream.chunks:
-            yield make(data)
+    ready = typed_already(member, endpoint, wants_usage)
+    if ready is not None:
+        for piece in ready:
+            yield piece
         return
     started, index = time.monotonic(), 0
     async with contextlib.aclosing(aread(member)) as pieces:
@@ -119,31 +121,39 @@ async def _achunks(member: Membership, wants_usage: bool, endpoint: str) -> Asyn
             yield piece
 
 
-def is_all_there(member: Membership) -> bool:
-    """Whether nothing has to be waited for: a replay, as quick as it can be read."""
-    return isinstance(member.stream, Tape) and not member.stream.timing
+def typed_already(member: Membership, endpoint: str, wants_usage: bool) -> Iterable[Any] | None:
+    """The pieces of a replay that has them and waits for nothing; None: they are yet to be read."""
+    stream = member.stream
+    if not isinstance(stream, Tape) or stream.pieces is None or stream.timing:
+        return None
+    fill = FILLS.get(endpoint)
+    if wants_usage or fill is None:
+        return stream.pieces
+    return [piece if piece.choices else fill(piece) for piece in stream.pieces]
+
+
+def piece_maker(endpoint: str) -> Callable[[bytes], Any]:
+    """What makes the typed pieces of a stream out of their JSON."""
+    if endpoint == "chat":
+        from ..core.answers import chunk
+
+        return chunk
+    from ..core import endpoint_answers
+
+    return endpoint_answers.event if endpoint == "responses" else endpoint_answers.text_completion
 
 
 def piece_reader(endpoint: str, wants_usage: bool) -> Callable[[bytes], Any]:
-    """What makes the pieces of a stream out of their JSON, as the caller wants to see them."""
-    if endpoint == "responses":
-        from ..core.endpoint_answers import event
-
-        return event
-    if endpoint == "chat":
-        from ..core.answers import chunk as make
-
-        fill: Callable[[Any], Any] = with_a_choice
-    else:
-        from ..core.endpoint_answers import text_completion as make  # type: ignore[assignment]
-
-        fill = with_a_text
+    """The same, as the caller wants to see them."""
+    make, fill = piece_maker(endpoint), FILLS.get(endpoint)
+    if wants_usage or fill is None:
+        return make
 
     def made(data: bytes) -> Any:
         piece = make(data)
         return piece if piece.choices else fill(piece)
 
-    return make if wants_usage else made
+    return made
 
 
 def with_a_choice(piece: Chunk) -> Chunk:
@@ -162,3 +172,7 @@ def with_a_text(piece: Any) -> Any:
     if piece.usage is not None:
         piece.choices = [TextChoice(index=0, text="", finish_reason=None)]
     return piece
+
+
+FILLS: dict[str, Callable[[Any], Any]] = {"chat": with_a_choice, "text_completion": with_a_text}
+"""What gives a piece without choices one, by endpoint. Events of responses have none."""

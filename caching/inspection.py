@@ -19,7 +19,7 @@ from .cache import VALUE, Cache, innermost
 from .entry import BadEntry, Entry
 from .policy import is_fresh
 from .seal import ENCRYPTED, SIGNED
-from .stores.base import Record, Store
+from .stores.base import Record, Store, is_mark
 
 PAGE_ENTRIES, PAGE_BYTES = 100, 4 * 2**20
 """A page of a walk ends with whichever comes first."""
@@ -81,7 +81,8 @@ def walk(cache: Cache, prefix: str = "", models: Iterable[str] = ()) -> Iterator
     """
     wanted = frozenset(models)
     store = cache.store
-    for page in pages(chain(store.scan(prefix), store.expired(prefix))):
+    records = (record for record in chain(store.scan(prefix), store.expired(prefix)) if not is_mark(record.key))
+    for page in pages(records):
         for record, data in zip(page, store.peek([record.key for record in page]), strict=True):
             if data is not None:  # else removed since it was listed
                 item = judged(cache, record.key, data)._replace(size=record.size)

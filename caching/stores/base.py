@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
+from urllib.parse import quote
 
 
 class Record(NamedTuple):
@@ -19,6 +20,20 @@ class Record(NamedTuple):
 
 class TooLarge(ValueError):
     """This value is more than the store can hold, which says nothing of the next one."""
+
+
+MARK = "tag:"
+"""What a mark's key begins with, after its namespace: "team%3Aa:tag:draft:" and the rest of the tagged key."""
+
+
+def mark_of(prefix: str, tag: str) -> str:
+    """What the keys of the marks of `tag` begin with. `prefix` is the namespace's, with its colon."""
+    return f"{prefix}{MARK}{quote(tag, safe='')}:"
+
+
+def is_mark(key: str) -> bool:
+    """Whether `key` is a mark's, and no answer's."""
+    return key.partition(":")[2].startswith(MARK)
 
 
 class Store(ABC):
@@ -82,6 +97,28 @@ class Store(ABC):
         """Like `scan`, every entry that has expired and yet is there until `prune`. Some media keep none."""
         return iter(())
 
+    def tag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        """Note that `key`, which is about to be set for `ttl` seconds, belongs to each of `tags`.
+
+        Here a tag is an entry of its own beside each that has it, a mark. A medium that evicts must not lose the tags of
+        what it keeps, so it overrides this and `tagged` with something native.
+        """
+        prefix, rest = key[: key.find(":") + 1], key[key.find(":") + 1 :]
+        for tag in tags:
+            self.set(mark_of(prefix, tag) + rest, b"", ttl)
+
+    def tagged(self, prefix: str, tag: str) -> Iterator[str]:
+        """The keys that were given `tag` and start with `prefix`, a namespace's with its colon. Some may be gone."""
+        mark = mark_of(prefix, tag)
+        return (prefix + record.key[len(mark) :] for record in self.scan(mark))
+
+    def clear_tag(self, prefix: str, tag: str) -> int:
+        """Remove every key of the namespace `prefix` that was given `tag`; how many there were."""
+        keys = list(self.tagged(prefix, tag))
+        count = sum(self.delete(key) for key in keys)
+        self.clear(mark_of(prefix, tag))
+        return count
+
     def peek(self, keys: Sequence[str]) -> list[bytes | None]:
         """What is there under each key, expired or not, to be looked at and not used.
 
@@ -118,6 +155,12 @@ class Store(ABC):
 
     async def aclear(self, prefix: str = "") -> int:
         return await asyncio.to_thread(self.clear, prefix)
+
+    async def atag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        await asyncio.to_thread(self.tag, key, tags, ttl)
+
+    async def aclear_tag(self, prefix: str, tag: str) -> int:
+        return await asyncio.to_thread(self.clear_tag, prefix, tag)
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self.close)

@@ -136,6 +136,25 @@ class LayeredStore(Store):
         counts = [await store.aclear(prefix) for store in self.stores]
         return counts[-1]
 
+    def tag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        outcomes = [self._do(index, "tag", key, tags, self._kept(index, ttl)) for index in self._open_layers()]
+        self._settled(outcomes, None)
+
+    async def atag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        outcomes = [await self._ado(index, "tag", key, tags, self._kept(index, ttl)) for index in self._open_layers()]
+        self._settled(outcomes, None)
+
+    def tagged(self, prefix: str, tag: str) -> Iterator[str]:
+        return iter({key for store in self.stores for key in store.tagged(prefix, tag)})
+
+    def clear_tag(self, prefix: str, tag: str) -> int:
+        # A layer that got a value by promotion was not told its tags.
+        keys = list(self.tagged(prefix, tag))
+        found = [[store.delete(key) for store in self.stores] for key in keys]
+        for store in self.stores:
+            store.clear_tag(prefix, tag)
+        return sum(map(any, found))
+
     def scan(self, prefix: str = "") -> Iterator[Record]:
         return self.last.scan(prefix)
 

@@ -193,6 +193,52 @@ class StoreConformance:
         assert list(store.scan()) == []
         assert await call("clear") == 0
 
+    async def test_a_tag_is_cleared_and_what_has_another_stays(self, call: Call) -> None:
+        for key, tags in {"n:a": ["red"], "n:b": ["red", "blue"], "n:c": ["blue"], "n:d": [], "m:a": ["red"]}.items():
+            await call("tag", key, tags)
+            await call("set", key, b"value")
+        assert await call("clear_tag", "n:", "red") == 2
+        left = [key for key in ("n:a", "n:b", "n:c", "n:d", "m:a") if await call("get", key) is not None]
+        assert left == ["n:c", "n:d", "m:a"]
+        assert await call("clear_tag", "n:", "red") == 0
+
+    @pytest.mark.parametrize("tag", ["a:b", "*", "%", "été 🗝", " ", "a\nb"], ids=ascii)
+    async def test_any_text_may_be_a_tag(self, call: Call, tag: str) -> None:
+        for key, tags in {"n:a": [tag], "n:b": [tag + "x"], "n:c:d": [tag]}.items():
+            await call("tag", key, tags)
+            await call("set", key, b"value")
+        assert await call("clear_tag", "n:", tag) == 2
+        assert await call("get", "n:b") == b"value"
+
+    async def test_a_tag_of_what_is_gone_is_no_trouble(self, call: Call) -> None:
+        await call("tag", "n:a", ["red"])
+        await call("tag", "n:b", ["red"])
+        await call("set", "n:b", b"value")
+        await call("delete", "n:b")
+        assert await call("clear_tag", "n:", "red") == 0
+
+    async def test_a_key_that_is_set_again_keeps_its_tags(self, call: Call) -> None:
+        for tags in (["red"], ["blue"]):
+            await call("tag", "n:a", tags)
+            await call("set", "n:a", b"value")
+        assert await call("clear_tag", "n:", "blue") == 1
+        assert await call("get", "n:a") is None
+
+    async def test_tags_end_with_what_has_them(self, call: Call, store: Store) -> None:
+        await call("tag", "n:a", ["red"], TTL)
+        await call("set", "n:a", b"value", TTL)
+        assert await gone(call, "n:a")
+        store.prune()
+        assert await call("clear_tag", "n:", "red") == 0
+
+    async def test_clear_clears_tags_too(self, call: Call, store: Store) -> None:
+        await call("tag", "n:a", ["red"])
+        await call("set", "n:a", b"value")
+        await call("clear", "n:")
+        assert list(store.scan()) == []
+        await call("set", "n:a", b"value")
+        assert await call("clear_tag", "n:", "red") == 0
+
     @pytest.mark.parametrize("prefix", ["a%", "a_", "a*", "a?", "a[b]", "a\\", "é", "A", "a\0"], ids=ascii)
     async def test_a_prefix_is_literal(self, call: Call, store: Store, prefix: str) -> None:
         others = ["abc", "a", "axb", "\u00e8", "z"]

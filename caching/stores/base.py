@@ -100,8 +100,8 @@ class Store(ABC):
     def tag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
         """Note that `key`, which is about to be set for `ttl` seconds, belongs to each of `tags`.
 
-        Here a tag is an entry of its own beside each that has it, a mark. A medium that evicts must not lose the tags of
-        what it keeps, so it overrides this and `tagged` with something native.
+        Here a tag is an entry of its own beside each that has it, a mark. A medium that evicts must not lose the tags
+        of what it keeps, so it overrides this and `tagged` with something native.
         """
         prefix, rest = key[: key.find(":") + 1], key[key.find(":") + 1 :]
         for tag in tags:

@@ -22,10 +22,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core import settings
-from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType, suggestion
+from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
-from . import explain, keys, leases, samples
+from . import blocks, explain, keys, leases, samples
 from .breaker import Breaker
 from .entry import BadEntry, Entry, pack, unpack
 from .explain import Explanation
@@ -42,8 +42,9 @@ from .policy import (
     with_dict,
     with_policy,
 )
-from .seal import Encrypter, Keys, Signer
-from .stores.base import Store, TooLarge
+from .seal import Keys, sealer
+from .stores import factory
+from .stores.base import Store, TooLarge, is_mark
 
 log = logging.getLogger("rejoinder")
 
@@ -55,13 +56,6 @@ CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""
 OWN, VALUE = "own:", "value:"
 """What sets keys of a caller's own function, and values kept with `Cache.set`, apart from default keys in a store."""
-TYPES = {
-    **dict.fromkeys(("local", "memory", "in-memory"), "local"),
-    **{name: name for name in ("disk", "redis", "sql", "cosmos")},
-    **dict.fromkeys(("object", "s3", "gcs", "azure-blob"), "object"),
-}
-BUDGETS = {"object": 1.0, "cosmos": 1.0}
-"""Seconds, for what is never near; the other stores have 0.1."""
 COUNTERS = (
     "hits",
     "misses",
@@ -77,30 +71,6 @@ COUNTERS = (
     "key_errors",
     "passed_by",
 )
-
-ambient: contextvars.ContextVar[tuple[Cache, ...]] = contextvars.ContextVar("rejoinder_cache", default=())
-"""The caches of the `with Cache…` blocks around this point, the innermost last."""
-
-_blocks: list[tuple[Cache, weakref.WeakSet[threading.Thread]]] = []
-"""The open blocks of the process, each with the threads that ran when it was opened."""
-
-
-def innermost() -> Cache | None:
-    """The cache of the innermost `with` block around this call.
-
-    Tasks inherit it with their context. A thread has a context of its own, so that one started inside a block would not
-    know of it: a thread that was not there when a block was opened counts as started inside.
-    """
-    around = ambient.get()
-    if around:
-        return around[-1]
-    if _blocks:
-        me = threading.current_thread()
-        for cache, before in reversed(_blocks):
-            if me not in before:
-                return cache
-    return None
-
 
 epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("rejoinder_epoch", default=None)
 """The n-th round of an experiment; in the key unless the policy says `per_epoch=False`."""
@@ -174,14 +144,12 @@ class Cache:
             "max_bytes": max_bytes,
             **store_options,
         }
-        for name in ("max_entries", "max_bytes"):
-            if given[name] is not None and (not isinstance(given[name], int) or given[name] <= 0):
-                raise WrongType(f"{name}={given[name]!r} must be a whole number, more than 0.")
         if budget is None:
-            budget = BUDGETS.get(TYPES.get(type, "") if isinstance(type, str) and store is None else "", 0.1)
-        # A tenth of the budget is for what surrounds the store's own waiting.
-        made = store if store is not None else make_store(type, given, budget * 0.9)
-        self.store = made if next_cache is None else layered([made, next_cache], [seconds(ttl), None])
+            budget = factory.budget_of(type if store is None else None)
+        if store is None:
+            # A tenth of the budget is for what surrounds the store's own waiting.
+            store = layered(type) if isinstance(type, (list, tuple)) else factory.make_store(type, given, budget * 0.9)
+        self.store = store if next_cache is None else layered([store, next_cache], [seconds(ttl), None])
         self.type = self.store.name
         self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
         self.namespace, self.cache_seed = _namespace(namespace), cache_seed
@@ -466,29 +434,15 @@ class Cache:
 
     def explain_miss(self, request: Request, key: str) -> Explanation:
         """What of the stored is nearest to a request whose key was not found."""
-        parts = keys.component_digests(request)
-        best = explain.nearest(parts, self._described(key.partition(":")[0] + ":"))
-        if best is None:
-            return Explanation(False, key, "nothing is stored in this namespace.")
-        other, notes, names = best
-        if not names:
-            return Explanation(False, key, self._same_request(other, key), other)
-        reason = f"no entry has this key; the nearest differs in {names[0]}" + (
-            f" and {len(names) - 1} more." if len(names) > 1 else "."
-        )
-        return Explanation(False, key, reason, other, explain.differences(names, parts, keys.texts(request), notes))
-
-    def _same_request(self, other: str, key: str) -> str:
-        if other == key:
-            return "the same request is stored, but too old."
-        return "the same request is stored under another key: of another seed, sample, epoch, scope or key function."
+        prefix = key.partition(":")[0] + ":"
+        return explain.miss(key, keys.component_digests(request), keys.texts(request), self._described(prefix))
 
     def _described(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The keys and notes of entries, at most `explain.MOST`."""
         store = self.store
         for record in itertools.islice(itertools.chain(store.scan(prefix), store.expired(prefix)), explain.MOST):
             (data,) = store.peek([record.key])
-            if data is None:
+            if data is None or is_mark(record.key):
                 continue
             try:
                 yield record.key, self._unpacked(record.key, data).described()
@@ -618,18 +572,13 @@ class Cache:
         return cls(type="cosmos", cache_seed=cache_seed, partition=seed, **options)
 
     def __enter__(self) -> Cache:
-        ambient.set((*ambient.get(), self))
-        _blocks.append((self, weakref.WeakSet(threading.enumerate())))
+        blocks.enter(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ambient.set(ambient.get()[:-1])
-        for index in reversed(range(len(_blocks))):
-            if _blocks[index][0] is self:
-                del _blocks[index]
-                break
+        blocks.leave(self)
 
     async def __aenter__(self) -> Cache:
         return self.__enter__()
@@ -679,17 +628,6 @@ def _call_types(given: Sequence[str] | None) -> frozenset[str]:
     return frozenset(CALL_TYPES if given is None else given)
 
 
-def sealer(sign_with: Keys | None, encrypt_with: Keys | Mapping[str, Keys] | None) -> Signer | Encrypter | None:
-    """What seals entries. Encryption (AES-GCM) proves who made an entry as a signature does: one is enough."""
-    if sign_with is not None and encrypt_with is not None:
-        raise ConfigurationError(
-            "Give sign_with= or encrypt_with=, not both: encrypted entries cannot be forged either."
-        )
-    if sign_with is not None:
-        return Signer(sign_with)
-    return None if encrypt_with is None else Encrypter(encrypt_with)
-
-
 def layered(layers: Sequence[Any], ttls: Sequence[float | None] | None = None) -> Store:
     """Caches or stores as one store; each cache's own TTL bounds its layer, unless `ttls` says otherwise."""
     from .stores.layers import LayeredStore
@@ -701,88 +639,3 @@ def layered(layers: Sequence[Any], ttls: Sequence[float | None] | None = None) -
     if ttls is None:
         ttls = [layer.ttl if isinstance(layer, Cache) else None for layer in layers]
     return LayeredStore(stores, ttls)
-
-
-def make_store(type: str | Sequence[Any], given: Mapping[str, Any], budget: float) -> Store:
-    """The store that `Cache(type=…)` asks for, its module loaded now. Raises `ConfigurationError`."""
-    if isinstance(type, (list, tuple)):
-        return layered(type)
-    name = TYPES.get(type) if isinstance(type, str) else None
-    if name is None:
-        raise ConfigurationError(f"Cache(type={type!r}): there are {', '.join(TYPES)}.{suggestion(str(type), TYPES)}")
-    options = {option: value for option, value in given.items() if value is not None}
-    return STORES[name](options, budget)
-
-
-def _local(options: dict[str, Any], budget: float) -> Store:
-    from .stores.memory import MemoryStore
-
-    return MemoryStore(**_only(options, ("max_entries", "max_bytes"), "local"))
-
-
-def _disk(options: dict[str, Any], budget: float) -> Store:
-    from .stores.disk import DiskStore
-
-    options = _only(options, ("disk_cache_dir", "max_bytes"), "disk")
-    return DiskStore(options.pop("disk_cache_dir", None), budget=budget, **options)
-
-
-def _redis(options: dict[str, Any], budget: float) -> Store:
-    from .stores.redis import RedisStore
-
-    url = options.pop("redis_url", None)
-    for name, variable in (("host", "REDIS_HOST"), ("port", "REDIS_PORT"), ("password", "REDIS_PASSWORD")):
-        if url is None and name not in options and os.environ.get(variable):
-            options[name] = os.environ[variable]
-    for name in ("disk_cache_dir", "max_entries", "max_bytes"):
-        if name in options:
-            raise ConfigurationError(f"Cache(type='redis') takes no {name}.")
-    if "port" in options:
-        options["port"] = _port(options["port"])
-    return RedisStore(url=url, budget=budget, **options)
-
-
-def _port(given: Any) -> int:
-    try:
-        port = int(given)
-    except (TypeError, ValueError):
-        raise WrongType(f"port={given!r} must be a number.") from None
-    if not 0 < port < 65_536:
-        raise ConfigurationError(f"port={port} is none: there are 1 to 65535.")
-    return port
-
-
-def _sql(options: dict[str, Any], budget: float) -> Store:
-    from .stores.sql import SQLStore
-
-    return SQLStore(budget=budget, **options)
-
-
-def _object(options: dict[str, Any], budget: float) -> Store:
-    from .stores.object import open_store
-
-    return open_store(options, budget)
-
-
-def _cosmos(options: dict[str, Any], budget: float) -> Store:
-    from .stores.cosmos import CosmosStore
-
-    return CosmosStore(budget=budget, **options)
-
-
-def _only(options: dict[str, Any], names: tuple[str, ...], type: str) -> dict[str, Any]:
-    """`options`, if a store of this type knows them all."""
-    for name in options:
-        if name not in names:
-            raise ConfigurationError(f"Cache(type={type!r}) takes no {name}.{suggestion(name, names)}")
-    return dict(options)
-
-
-STORES: dict[str, Callable[[dict[str, Any], float], Store]] = {
-    "local": _local,
-    "disk": _disk,
-    "redis": _redis,
-    "sql": _sql,
-    "object": _object,
-    "cosmos": _cosmos,
-}

@@ -126,3 +126,24 @@ def differences(
 
 def as_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def miss(
+    key: str, parts: dict[str, Any], texts: dict[str, Any], described: Iterator[tuple[str, dict[str, Any]]]
+) -> Explanation:
+    """Why nothing was found under `key`: the nearest of the entries that are `described`, and what differs."""
+    best = nearest(parts, described)
+    if best is None:
+        return Explanation(False, key, "nothing is stored in this namespace.")
+    other, notes, names = best
+    if not names:
+        return Explanation(False, key, _same_request(other, key), other)
+    more = f" and {len(names) - 1} more." if len(names) > 1 else "."
+    reason = f"no entry has this key; the nearest differs in {names[0]}{more}"
+    return Explanation(False, key, reason, other, differences(names, parts, texts, notes))
+
+
+def _same_request(other: str, key: str) -> str:
+    if other == key:
+        return "the same request is stored, but too old."
+    return "the same request is stored under another key: of another seed, sample, epoch, scope or key function."

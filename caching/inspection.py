@@ -15,7 +15,8 @@ from urllib.parse import unquote
 from ..core import settings
 from ..core.errors import ConfigurationError, WrongType
 from . import entry as entries
-from .cache import VALUE, Cache, innermost
+from .blocks import innermost
+from .cache import VALUE, Cache
 from .entry import BadEntry, Entry
 from .policy import is_fresh
 from .seal import ENCRYPTED, SIGNED

@@ -107,3 +107,14 @@ class Encrypter:
                 except self._invalid:
                     raise BadEntry("it does not decrypt: forged, or moved from another place") from None
         raise BadEntry("it is not encrypted with a key of ours")
+
+
+def sealer(sign_with: Keys | None, encrypt_with: Keys | Mapping[str, Keys] | None) -> Signer | Encrypter | None:
+    """What seals entries. Encryption (AES-GCM) proves who made an entry as a signature does: one is enough."""
+    if sign_with is not None and encrypt_with is not None:
+        raise ConfigurationError(
+            "Give sign_with= or encrypt_with=, not both: encrypted entries cannot be forged either."
+        )
+    if sign_with is not None:
+        return Signer(sign_with)
+    return None if encrypt_with is None else Encrypter(encrypt_with)

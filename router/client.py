@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..caching.cache import Cache, innermost
+from ..caching.blocks import innermost
+from ..caching.cache import Cache
 from ..core.errors import ConfigurationError
 from ..providers import table
 from .api import acompletion, completion

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from ..caching.cache import Cache, innermost
+from ..caching.blocks import innermost
+from ..caching.cache import Cache
 from ..caching.entry import BadEntry
 from ..caching.keys import NotJSON
 from ..caching.policy import CachePolicy, Controls, with_dict

@@ -42,7 +42,8 @@ class BatchInfo(NamedTuple):
     hit: bool
     """True if no item was asked for."""
     kind: str
-    """"exact" (all stored), "shared" (all stored, or answered by another call under way), "partial" or "none"."""
+    """"exact" (all stored), "shared" (all stored, or answered by another call under way), "stale" (all stored, some
+    past their time), "partial" or "none"."""
     key: str | None
     """The key of the first item."""
     store: str | None
@@ -54,6 +55,8 @@ class BatchInfo(NamedTuple):
     """How many of them were not asked for."""
     paid_tokens: int
     """What the vendor counted for those that were."""
+    late: int = 0
+    """How many of the hits are past their time (`stale-while-revalidate`, `stale-if-error`)."""
 
 
 class Answer(Mapped):

@@ -6,6 +6,7 @@ into OpenAI-shaped chunks. A wire sends a `Call` and knows nothing of what is in
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -130,6 +131,16 @@ class Wire(Protocol):
     async def aopen(self, call: Call, request: Request, options: Options) -> OpenReply: ...
 
 
+class Most(NamedTuple):
+    """What a vendor takes in one request, at most."""
+
+    items: int = sys.maxsize
+    tokens: int = sys.maxsize
+
+
+ANY_NUMBER = Most()
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One row of the table: where a vendor is, and in what it differs from its protocol."""
@@ -168,6 +179,8 @@ class Provider:
     """True if it takes `stream_options={"include_usage": true}`."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Paths of endpoints that are elsewhere than the protocol has them; "" for one that it lacks."""
+    most_to_embed: Most = ANY_NUMBER
+    """How many items, and tokens of them all, it takes in one request for vectors; larger inputs are cut."""
     takes_forms: bool = True
     """True if sound goes to it as a file in a form; else it goes in JSON, as `input_audio`."""
     prompt_cache: str = ""

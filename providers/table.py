@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import UnknownProvider, suggestion
-from .base import Codec, Provider, Signer
+from .base import Codec, Most, Provider, Signer
 from .fixes import COMMON, STRAY_USAGE
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ ROWS = (
         key_env=("OPENAI_API_KEY",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         endpoints=_lacks("rerank"),
+        # https://platform.openai.com/docs/api-reference/embeddings/create (2026-11)
+        most_to_embed=Most(2048, 300_000),
         prompt_cache="automatic",
         fix=STRAY_USAGE,
         docs="https://platform.openai.com/docs/api-reference/chat",  # 2026-11
@@ -85,6 +87,8 @@ ROWS = (
         codec="gemini",
         key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         base_env=("GEMINI_API_BASE", "GOOGLE_GEMINI_BASE_URL"),
+        # "at most 100 requests can be in one batch", says its error (2026-07)
+        most_to_embed=Most(100),
         prompt_cache="automatic",
         docs="https://ai.google.dev/api/generate-content",  # 2026-11
     ),
@@ -144,6 +148,8 @@ ROWS = (
         base_env=("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"),
         version_env=("AZURE_API_VERSION", "OPENAI_API_VERSION"),
         endpoints=_lacks("rerank"),
+        # https://learn.microsoft.com/azure/foundry/openai/how-to/embeddings (2026-11)
+        most_to_embed=Most(2048, 300_000),
         prompt_cache="automatic",
         fix=COMMON,
         docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",  # 2026-11
@@ -167,6 +173,7 @@ ROWS = (
         codec="cohere",
         key_env=("COHERE_API_KEY", "CO_API_KEY"),
         base_env=("COHERE_API_BASE", "CO_API_URL"),
+        most_to_embed=Most(96),  # https://docs.cohere.com/reference/embed (2026-11)
         docs="https://docs.cohere.com/reference/chat",  # 2026-11; the variables CO_… are the vendor's SDK's
     ),
     # Text models only. Inputs that only one of them has go into extra_body.
@@ -373,6 +380,8 @@ ROWS = (
         extra=frozenset({"random_seed", "safe_prompt", "prompt_mode", "guardrails", "document_image_limit"}),
         stream_usage=False,
         endpoints=_lacks("text_completion", "responses", "image_generation", "translation", "rerank"),
+        # Its errors say 512 inputs (2026-05), and "Max is 16384" tokens (2025-02); the page gives no numbers.
+        most_to_embed=Most(512, 16_384),
         fix=COMMON,
         docs="https://docs.mistral.ai/api/endpoint/chat",  # 2026-11; logprobs as recorded
     ),
@@ -446,6 +455,7 @@ ROWS = (
         key_env=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
         base_env=("DEEPINFRA_API_BASE",),
         open_ended=True,
+        most_to_embed=Most(1024),  # as LangChain's clients have it (2026-11)
         fix=COMMON,
         docs="https://docs.deepinfra.com/api-reference/chat-completions/openai-chat-completions",  # 2026-11
     ),
@@ -474,6 +484,8 @@ ROWS = (
         key_env=("DASHSCOPE_API_KEY",),
         base_env=("DASHSCOPE_API_BASE", "DASHSCOPE_BASE_URL"),
         open_ended=True,
+        # https://www.alibabacloud.com/help/en/model-studio/text-embedding-synchronous-api (2026-03): of v3 and v4
+        most_to_embed=Most(10),
         fix=COMMON,
         docs="https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",  # 2026-11
     ),
@@ -652,6 +664,7 @@ ROWS = (
         key_env=("UPSTAGE_API_KEY",),
         base_env=("UPSTAGE_API_BASE",),
         open_ended=True,
+        most_to_embed=Most(100, 204_800),  # https://console.upstage.ai/api/embeddings (2026-11)
         fix=COMMON,
         docs="https://developers.upstage.ai/docs/apis/chat",  # 2026-11, by models.dev's row
     ),
@@ -711,6 +724,8 @@ ROWS = (
         open_ended=True,
         renamed={"top_n": "top_k", "dimensions": "output_dimension"},
         endpoints=_only("embedding", "rerank"),
+        # https://docs.voyageai.com/reference/embeddings-api (2026-05): the tokens are those of the largest models
+        most_to_embed=Most(1000, 120_000),
         docs="https://docs.voyageai.com/reference/reranker-api",  # not re-read; paths and names as recorded
     ),
     Provider(
@@ -720,6 +735,7 @@ ROWS = (
         base_env=("JINA_AI_API_BASE",),
         open_ended=True,
         endpoints=_only("embedding", "rerank"),
+        most_to_embed=Most(512),  # "at most 512 items", says its error of v4 (2025-11); the older ones take more
         docs="https://api.jina.ai/redoc",  # not re-read: paths as other clients have them
     ),
 )

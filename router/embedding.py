@@ -1,7 +1,8 @@
 """Embeddings, cached item by item: a batch asks the vendor only for what nobody has asked before.
 
     items → a key for each different one → look up all → the missing ones: this caller's to ask, or another's under way
-                                                             └→ one request → an entry for each → put together in order
+                                                             └→ requests that the vendor takes → an entry for each item
+                                                                                              → put together in order
 
 Whatever is put together is made from entries, fresh or stored, so that a batch and its repetition are equal. A vendor
 counts tokens for a whole request only: each item keeps its share of them, by length, and the shares add up.
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,12 +25,13 @@ from ..caching.entry import Entry
 from ..caching.flights import Flight
 from ..caching.keys import NotJSON
 from ..caching.policy import Controls
-from ..core.errors import CacheMiss
+from ..core.errors import CacheMiss, RejoinderError
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Options, Request
-from ..providers.base import Failure, ProviderFault
+from ..providers import table
+from ..providers.base import Failure, Most, ProviderFault
 from ..providers.deployment import deployment
-from .engine import cache_for
+from .engine import cache_for, in_task, in_thread, may_fall_back
 from .faults import invalid, late, twin_of
 from .miss import _apause, _pause, notes_of
 from .shape import options_of, snapshot
@@ -35,8 +39,11 @@ from .vendor import ask_whole, fitted
 
 AT_ONCE = 64
 """How many items are read or written at the same time, by a task."""
+ASKED_AT_ONCE = 4
+"""How many requests one call has under way at the same time, by a task, where a vendor takes only so much in one."""
 
 Found = dict[str, Entry]
+log = logging.getLogger("rejoinder")
 
 
 def begin_embedding(request: Request, model: str, params: Mapping[str, Any], call_type: str) -> Flow[Any]:
@@ -46,7 +53,7 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
     request = snapshot(request)
     items = items_of(request.parameters["input"])
     if cache is None:
-        return _uncached(request, options, len(items))
+        return _uncached(request, options, items)
     controls = cache.default_controls if params.get("cache") is None else cache.controls(params["cache"])
     keys: list[str] = []
     for item in items:
@@ -55,7 +62,7 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
         except NotJSON as error:
             raise invalid(str(error), request) from None
         if key is None:
-            return _uncached(request, options, len(items))
+            return _uncached(request, options, items)
         keys.append(key)
     return Batch(request, options, cache, controls, items, keys).answer()
 
@@ -71,8 +78,19 @@ def with_input(request: Request, given: Any) -> Request:
     return request._replace(parameters={**request.parameters, "input": given})
 
 
-def _uncached(request: Request, options: Options, count: int) -> Flow[Any]:
-    return (yield from ask(request, options, count, time.monotonic()))
+def _uncached(request: Request, options: Options, items: Sequence[Any]) -> Flow[Any]:
+    started = time.monotonic()
+    parts = portions(items, table.PROVIDERS[request.provider].most_to_embed)
+    if len(parts) == 1:
+        return (yield from ask(request, options, len(items), started))
+    asked = [ask(with_input(request, part), options, len(part), started) for part in parts]
+    answers = yield from all_of(asked)
+    whole = answers[0]
+    whole.usage = type(whole.usage)(**summed(answer.usage.model_dump() for answer in answers))
+    whole.data = [item for answer in answers for item in answer.data]
+    for place, item in enumerate(whole.data):
+        item.index = place
+    return whole
 
 
 def ask(request: Request, options: Options, count: int, started: float) -> Flow[Any]:
@@ -111,8 +129,14 @@ class Batch:
         self.deadline = None if options.deadline is None else self.started + options.deadline
         self.terms = (options.terms, options.drop_params, request.extra_headers)
         self.asked: set[str] = set()
-        self.parts: dict[str, Any] = {}
-        """The answers that stored entries were read as."""
+        self.fresh: Found = {}
+        """What this call was answered, also where a later request of it failed."""
+        self.led: dict[str, Flight] = {}
+        """The flights of items that this call is to ask for."""
+        self.late: set[str] = set()
+        """The items that are served past their time."""
+        self.parts: dict[str, tuple[Entry, Any]] = {}
+        """Stored entries, and the answers that they were read as."""
         self.paid_tokens = 0
 
     def answer(self) -> Flow[Any]:
@@ -122,14 +146,56 @@ class Batch:
         self.cache.counts["hits"] += len(found)
         self.cache.counts["misses"] += len(self.items) - len(found)
         stored = frozenset(found)
-        while missing := [key for key in self.items if key not in found]:
-            if self.controls.must_hit:
-                raise CacheMiss(
-                    f"replay_only: {len(missing)} of {len(self.items)} items of this call of "
-                    f"{self.request.full_model!r} are not stored. Nothing was sent. Record them first, in mode 'on'."
-                )
-            found.update((yield from self.get(missing)))
-        return self.joined(found, stored)
+        if self.controls.must_hit and (count := len(self.items) - len(found)):
+            raise CacheMiss(
+                f"replay_only: {count} of {len(self.items)} items of this call of "
+                f"{self.request.full_model!r} are not stored. Nothing was sent. Record them first, in mode 'on'."
+            )
+        spare: Found = {}
+        if self.controls.grace and self.controls.may_read and len(found) < len(self.items):
+            spare = yield from self.read_late([key for key in self.items if key not in found])
+            found.update((yield from self.renew_late(spare)))
+        try:
+            while missing := [key for key in self.items if key not in found]:
+                found.update((yield from self.get(missing)))
+        except RejoinderError as error:
+            found.update(self.fresh)
+            spare = {key: entry for key, entry in spare.items() if key not in found and self.serves_for_error(entry)}
+            if not may_fall_back(error) or len(found) + len(spare) < len(self.items):
+                raise
+            found.update(spare)
+            self.late.update(spare)
+        return self.joined(found, stored | self.late)
+
+    # Items past their time
+
+    def read_late(self, keys: list[str]) -> Flow[Found]:
+        """The entries of `keys` that are past their time, but within the call's grace."""
+        reads = {key: self.cache.read_stale(key, self.controls) for key in keys}
+        return (yield from self.readable((yield Io(_each, _aeach, (reads,)))))
+
+    def renew_late(self, spare: Found) -> Flow[Found]:
+        """Those that serve at once; they are asked for anew in the background, unless somebody is at it already."""
+        grace = self.controls.stale_while_revalidate
+        found = {key: entry for key, entry in spare.items() if self.cache.overdue(entry, self.controls) <= grace}
+        keys = [key for key in found if key not in self.cache.flights]
+        if keys:
+            anew = self.controls._replace(may_read=False)
+            batch = Batch(self.request, self.options, self.cache, anew, [self.items[key] for key in keys], keys)
+            yield Io(in_thread, in_task, (batch.renew(),))
+        self.late.update(found)
+        return found
+
+    def renew(self) -> Flow[None]:
+        """Ask for all items, whatever is stored."""
+        try:
+            yield from self.get(list(self.items))
+        except RejoinderError as error:
+            self.cache.counts["stale_errors"] += 1
+            log.info("Stale vectors of %s could not be renewed: %s", self.request.full_model, error)
+
+    def serves_for_error(self, entry: Entry) -> bool:
+        return self.cache.overdue(entry, self.controls) <= self.controls.stale_if_error
 
     # Getting what is missing
 
@@ -140,19 +206,20 @@ class Batch:
         """
         if not self.cache.single_flight or self.controls.alone:
             return (yield from self.lead(missing))
-        led: dict[str, Flight] = {}
         followed: dict[str, Flight] = {}
         try:
             for key in missing:
                 flight, leads = self.cache.flights.join(key)
-                (led if leads else followed)[key] = flight
-            found = yield from self.lead(list(led))
+                (self.led if leads else followed)[key] = flight
+            found = yield from self.lead(list(self.led))
         except BaseException as error:
-            for flight in led.values():
+            for flight in self.led.values():
                 self.cache.flights.fail(flight, error, self.terms)
+            self.led.clear()
             raise
-        for key, flight in led.items():
+        for key, flight in self.led.items():  # what was not asked for: another process has stored it
             self.cache.flights.land(flight, found[key])
+        self.led.clear()
         found.update((yield from self.follow(followed)))
         return found
 
@@ -214,7 +281,13 @@ class Batch:
             pause = min(pause * 1.5, 0.05)
 
     def ask(self, keys: list[str]) -> Flow[Found]:
-        """One request to the vendor, and an entry for each item of its answer."""
+        """Requests to the vendor for all of `keys`, none larger than it takes."""
+        parts = portions(keys, table.PROVIDERS[self.request.provider].most_to_embed, self.items)
+        yield from all_of([self.ask_at_once(part) for part in parts])
+        return {key: self.fresh[key] for key in keys}
+
+    def ask_at_once(self, keys: list[str]) -> Flow[None]:
+        """One request, and an entry for each item of its answer: stored and handed to who waits for it."""
         given = self.request.parameters["input"]
         is_one = len(self.keys) == 1 and items_of(given)[0] is given
         wanted = given if is_one else [self.items[key] for key in keys]
@@ -223,32 +296,38 @@ class Batch:
         self.paid_tokens += answer.usage.total_tokens
         pieces = split(answer, [self.items[key] for key in keys])
         entries = {key: self.entry(key, body) for key, body in zip(keys, pieces, strict=True)}
+        self.fresh.update(entries)
         if self.controls.may_store:
-            yield Io(_write_all, _awrite_all, (self.cache, entries))
-        return entries
+            yield Io(_each, _aeach, ({key: self.cache.write(key, entry) for key, entry in entries.items()},))
+        for key, entry in entries.items():
+            if (flight := self.led.pop(key, None)) is not None:
+                self.cache.flights.land(flight, entry)
 
     def entry(self, key: str, body: bytes) -> Entry:
         notes = notes_of(with_input(self.request, self.items[key]), self.cache.keep_requests)
         return Entry(self.cache.clock(), self.controls.ttl, body, notes=notes)
 
     def read(self, keys: list[str], *, again: bool = False) -> Flow[Found]:
-        """The stored entries of `keys`. One that holds no vector is set aside, and counts as missing.
+        """The stored entries of `keys`. `again`: they have been looked for before, and are not counted twice."""
+        reads = {key: self.cache.read(key, self.controls, again=again) for key in keys}
+        return (yield from self.readable((yield Io(_each, _aeach, (reads,)))))
 
-        `again`: they have been looked for before, and are not counted twice.
-        """
+    def readable(self, entries: Mapping[str, Entry | None]) -> Flow[Found]:
+        """Those that are there. One that holds no vector is set aside, and counts as missing."""
         from ..core.endpoint_answers import embeddings
 
-        found: Found = yield Io(_read_all, _aread_all, (self.cache, keys, self.controls, again))
-        for key, entry in list(found.items()):
+        found: Found = {}
+        for key, entry in entries.items():
+            if entry is None:
+                continue
             try:
                 part = embeddings(entry.body)
                 if len(part.data) != 1:
                     raise ValueError(f"it holds {len(part.data)} vectors")
             except ValueError as error:
-                del found[key]
                 yield from self.cache.set_aside(key, str(error))
             else:
-                self.parts[key] = part
+                found[key], self.parts[key] = entry, (entry, part)
         return found
 
     # Putting together
@@ -257,12 +336,12 @@ class Batch:
         """The answer, out of the entries of its items."""
         from ..core.endpoint_answers import BatchInfo, embeddings
 
-        parts = {key: self.parts.get(key) or embeddings(entry.body) for key, entry in found.items()}
+        parts: dict[str, Any] = {}
+        for key, entry in found.items():
+            read, part = self.parts.get(key, (None, None))
+            parts[key] = part if read is entry else embeddings(entry.body)
         answer = parts[self.keys[0]]
-        usage: dict[str, Any] = {}
-        for key in self.items:
-            for name, value in parts[key].usage.model_dump().items():
-                usage[name] = usage.get(name, 0) + value
+        usage = summed(parts[key].usage.model_dump() for key in self.items)
         firsts = {key: part.data[0] for key, part in parts.items()}
         items = dict(firsts)
         answer.data = []
@@ -272,12 +351,13 @@ class Batch:
             answer.data.append(item)
         answer.usage = type(answer.usage)(**usage)
         hits, count = len(self.items) - len(self.asked), len(self.items)
-        kind = "none" if not hits else "partial" if self.asked else "exact" if len(stored) == count else "shared"
+        kind = "stale" if self.late else "exact" if len(stored) == count else "shared"
+        kind = "none" if not hits else "partial" if self.asked else kind
         ages = [self.cache.clock() - found[key].stored_at for key in stored]
         answer.cache = not self.asked
-        info = BatchInfo(
-            not self.asked, kind, self.keys[0], self.cache.type, max(ages, default=0.0), count, hits, self.paid_tokens
-        )
+        age, late = max(ages, default=0.0), len(self.late)
+        store, paid = self.cache.type, self.paid_tokens
+        info = BatchInfo(not self.asked, kind, self.keys[0], store, age, count, hits, paid, late)
         object.__setattr__(answer, "_cache_info", info)
         return answer
 
@@ -312,35 +392,93 @@ def _lease_of(keys: Sequence[str]) -> str:
     return keys[0] + ":" + hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
+def summed(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One usage out of many; what is no number is left out."""
+    whole: dict[str, Any] = {}
+    for usage in usages:
+        for name, count in usage.items():
+            if isinstance(count, (int, float)) and not isinstance(count, bool):
+                whole[name] = whole.get(name, 0) + count
+    return whole
+
+
 # Many items at once
 
 
-def _read_all(cache: Cache, keys: Sequence[str], controls: Controls, again: bool) -> Found:
-    read = ((key, run(cache.read(key, controls, again=again))) for key in keys)
-    return {key: entry for key, entry in read if entry is not None}
+def portions(names: Sequence[Any], most: Most, items: Mapping[Any, Any] | None = None) -> list[list[Any]]:
+    """`names` in their order, cut so that no part is more than a vendor takes in one request.
+
+    `items` has what each name stands for; without it the names are the items. An item that alone is too large is a part
+    of its own, and the vendor's to refuse.
+
+    >>> portions(["a", "b", "c"], Most(items=2))
+    [['a', 'b'], ['c']]
+    """
+    parts: list[list[Any]] = [[]]
+    tokens = 0
+    for name in names:
+        weight = 0 if most.tokens == sys.maxsize else most_tokens_of(name if items is None else items[name])
+        if parts[-1] and (len(parts[-1]) == most.items or tokens + weight > most.tokens):
+            parts.append([])
+            tokens = 0
+        parts[-1].append(name)
+        tokens += weight
+    return parts
 
 
-async def _aread_all(cache: Cache, keys: Sequence[str], controls: Controls, again: bool) -> Found:
+def most_tokens_of(item: Any) -> int:
+    """How many tokens `item` may be. A text is not counted but estimated, on the safe side: one for two bytes.
+
+    English has one for about four, code for about three; no vendor's tokenizer has to be loaded for this.
+    """
+    if not isinstance(item, str):
+        return len(item) if isinstance(item, Sequence) else 1
+    return (len(item) if item.isascii() else len(item.encode("utf-8", "replace"))) // 2 + 1
+
+
+def all_of(asked: Sequence[Flow[Any]]) -> Flow[list[Any]]:
+    """What these flows give: one after the other in a thread, a few at the same time in a task.
+
+    After a failure none is begun, and those under way are let end, because they are paid for; then it is raised.
+    """
+    if len(asked) == 1:
+        return [(yield from asked[0])]
+    return (yield Io(_all, _aall, (asked,)))  # type: ignore[no-any-return]
+
+
+def _all(flows: Sequence[Flow[Any]]) -> list[Any]:
+    return [run(flow) for flow in flows]
+
+
+async def _aall(flows: Sequence[Flow[Any]]) -> list[Any]:
+    bound = asyncio.Semaphore(ASKED_AT_ONCE)
+    failures: list[Exception] = []
+
+    async def do(flow: Flow[Any]) -> Any:
+        async with bound:
+            if failures:
+                return None
+            try:
+                return await arun(flow)
+            except Exception as error:
+                failures.append(error)
+
+    done = await asyncio.gather(*map(do, flows))
+    if failures:
+        raise failures[0]
+    return done
+
+
+def _each(flows: Mapping[str, Flow[Any]]) -> dict[str, Any]:
+    return {key: run(flow) for key, flow in flows.items()}
+
+
+async def _aeach(flows: Mapping[str, Flow[Any]]) -> dict[str, Any]:
     bound = asyncio.Semaphore(AT_ONCE)
 
-    async def read(key: str) -> Entry | None:
+    async def do(flow: Flow[Any]) -> Any:
         async with bound:
-            return await arun(cache.read(key, controls, again=again))
+            return await arun(flow)
 
-    entries = await asyncio.gather(*map(read, keys))
-    return {key: entry for key, entry in zip(keys, entries, strict=True) if entry is not None}
-
-
-def _write_all(cache: Cache, entries: Found) -> None:
-    for key, entry in entries.items():
-        run(cache.write(key, entry))
-
-
-async def _awrite_all(cache: Cache, entries: Found) -> None:
-    bound = asyncio.Semaphore(AT_ONCE)
-
-    async def write(key: str, entry: Entry) -> None:
-        async with bound:
-            await arun(cache.write(key, entry))
-
-    await asyncio.gather(*(write(key, entry) for key, entry in entries.items()))
+    done = await asyncio.gather(*map(do, flows.values()))
+    return dict(zip(flows, done, strict=True))

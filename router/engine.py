@@ -98,7 +98,7 @@ def look_up_stale(request: Request, params: Params, place: Place) -> Flow[Found]
     try:
         return (yield from answer_miss(request, params, place))
     except RejoinderError as error:
-        if cache.overdue(entry, controls) > controls.stale_if_error or not _may_fall_back(error):
+        if cache.overdue(entry, controls) > controls.stale_if_error or not may_fall_back(error):
             raise
         return serve(entry, "stale", cache, key, request, params)
 
@@ -118,7 +118,7 @@ def complete_with_fallbacks(
             found = start(name, messages, own, call_type)
             return (yield from found) if isinstance(found, Generator) else found
         except RejoinderError as error:
-            if not _may_fall_back(error):
+            if not may_fall_back(error):
                 raise
             attempts += getattr(error, "attempts", ())
             last = error
@@ -130,15 +130,25 @@ def complete_with_fallbacks(
 def revalidate(request: Request, params: Params, place: Place) -> None:
     """Fetch a new answer in a thread, unless somebody is at it already."""
     if place.key not in place.cache.flights:
-        threading.Thread(target=lambda: run(_fetch_anew(request, params, place)), daemon=True).start()
+        in_thread(_fetch_anew(request, params, place))
 
 
 async def arevalidate(request: Request, params: Params, place: Place) -> None:
     """Fetch a new answer in a task, unless somebody is at it already."""
     if place.key not in place.cache.flights:
-        task = asyncio.get_running_loop().create_task(arun(_fetch_anew(request, params, place)))
-        _under_way.add(task)
-        task.add_done_callback(_under_way.discard)
+        await in_task(_fetch_anew(request, params, place))
+
+
+def in_thread(flow: Flow[None]) -> None:
+    """Have `flow` done in a thread of its own, and wait for nothing."""
+    threading.Thread(target=run, args=(flow,), daemon=True).start()
+
+
+async def in_task(flow: Flow[None]) -> None:
+    """Have `flow` done in a task of its own, and wait for nothing."""
+    task = asyncio.get_running_loop().create_task(arun(flow))
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
 
 
 _under_way: set[asyncio.Task[None]] = set()
@@ -232,7 +242,8 @@ def _candidates(model: str, params: Params, fallbacks: Any) -> list[tuple[str, P
     return result
 
 
-def _may_fall_back(error: RejoinderError) -> bool:
+def may_fall_back(error: RejoinderError) -> bool:
+    """Whether another model, or a stale answer, may stand in: the vendor failed, and not the caller."""
     from ..core.api_errors import APIError, InvalidRequest
 
     return isinstance(error, APIError) and not isinstance(error, InvalidRequest)

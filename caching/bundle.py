@@ -34,6 +34,7 @@ from ..core.errors import CacheError
 from .cache import Cache, prefix_of
 from .entry import MOST, BadEntry, Entry, pack, unpack
 from .inspection import FRESH, SEALED, CacheItem, chosen, judged, named, walk
+from .stores.base import TooLarge
 
 FORMAT, VERSION = "rejoinder-bundle", 1
 LONGEST_LINE = MOST * 4 // 3 + 2**20
@@ -68,6 +69,8 @@ class Imported(NamedTuple):
     """Left alone, as there was a fresh answer under the key."""
     expired: int
     """Not stored, since they would no longer serve."""
+    too_large: int = 0
+    """Not stored, since the store holds none of their size."""
 
 
 class Line(NamedTuple):
@@ -190,11 +193,11 @@ def put_lines(
         did = Counter(
             put(cache, prefix_of(home(line)) + line.key, line.entry, overwrite) for line in seen(read(raw), "Importing")
         )
-    return Imported(count, did["stored"], did["kept"], did["expired"])
+    return Imported(count, did["stored"], did["kept"], did["expired"], did["too_large"])
 
 
 def put(cache: Cache, place: str, entry: Entry, overwrite: bool) -> str:
-    """Store one entry as if the cache had got it when it was given: "stored", "kept" or "expired"."""
+    """Store one entry as if the cache had got it when it was given: "stored", or why not, by the words of `Imported`."""
     rest = None if entry.ttl is None else entry.stored_at + entry.ttl + cache.grace - cache.clock()
     if rest is not None and rest <= 0:
         return "expired"
@@ -204,7 +207,10 @@ def put(cache: Cache, place: str, entry: Entry, overwrite: bool) -> str:
         if there is not None and judged(cache, place, there).state in (FRESH, SEALED):
             return "kept"
     data = pack(entry, deflate=not store.in_process)
-    store.set(place, data if cache.seal is None else cache.seal.close(place, data), rest)
+    try:
+        store.set(place, data if cache.seal is None else cache.seal.close(place, data), rest)
+    except TooLarge:
+        return "too_large"
     return "stored"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import rejoinder
+from rejoinder.caching.stores.base import TooLarge
 from rejoinder.caching.stores.disk import DiskStore
 from rejoinder.caching.stores.layers import LayeredStore
 from rejoinder.caching.stores.memory import MemoryStore
@@ -66,6 +67,32 @@ async def test_layer_that_fails_is_passed_by_and_counted(is_async: bool) -> None
             layers.set("k", b"v")
             assert layers.get("k") == b"v"
     assert [(layer["errors"], layer["breaker"]) for layer in layers.state()] == [(1, "open"), (0, "closed")]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_is_too_large_for_one_layer_is_kept_in_the_others(is_async: bool, tmp_path: Path) -> None:
+    """Setting it, and promoting it at each hit, is no failure of the layer."""
+    first, second = MemoryStore(max_bytes=10), DiskStore(tmp_path, budget=5)
+    layers = LayeredStore([first, second])
+    for _ in range(2):
+        if is_async:
+            await layers.aset("k", b"x" * 11)
+            assert await layers.aget("k") == b"x" * 11
+        else:
+            layers.set("k", b"x" * 11)
+            assert layers.get("k") == b"x" * 11
+    layers.set("small", b"v")
+    assert (first.get("k"), first.get("small")) == (None, b"v")
+    assert [(layer["errors"], layer["breaker"]) for layer in layers.state()] == [(0, "closed"), (0, "closed")]
+    layers.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_is_too_large_for_every_layer_says_so(is_async: bool) -> None:
+    layers = LayeredStore([MemoryStore(max_bytes=10), MemoryStore(max_bytes=20)])
+    with pytest.raises(TooLarge, match="max_bytes=20"):
+        await layers.aset("k", b"x" * 30) if is_async else layers.set("k", b"x" * 30)
+    assert [layer["breaker"] for layer in layers.state()] == ["closed", "closed"]
 
 
 def test_all_layers_failing_is_an_error_that_the_cache_counts() -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ...core.errors import CacheError, ConfigurationError
 from ..breaker import Breaker
-from .base import Record, Store
+from .base import Record, Store, TooLarge
 
 log = logging.getLogger("rejoinder")
 
@@ -17,8 +17,9 @@ class LayeredStore(Store):
     """Looks in each store in turn. What a later one has is put into those before it; what is set goes into all.
 
     `ttls` bounds how long each layer keeps a value, in seconds (None: as long as it is told). A layer that fails is
-    counted and passed by for a while; the others go on. Only when every layer fails does an operation raise. Leases and
-    scans are those of the last layer, the one that processes share.
+    counted and passed by for a while; the others go on. Only when every layer fails does an operation raise. What is too
+    large for a layer is not kept in it, which is no failure. Leases and scans are those of the last layer, the one that
+    processes share.
     """
 
     name: ClassVar[str] = "layers"
@@ -70,6 +71,8 @@ class LayeredStore(Store):
         """Whether a layer did something, and what it answered."""
         try:
             answer = getattr(self.stores[index], method)(*args)
+        except TooLarge as error:  # which says nothing of the layer
+            return False, error
         except Exception as error:
             self._failed(index, error)
             return False, error
@@ -82,6 +85,8 @@ class LayeredStore(Store):
             return self._do(index, method, *args)
         try:
             answer = await getattr(store, "a" + method)(*args)
+        except TooLarge as error:
+            return False, error
         except Exception as error:
             self._failed(index, error)
             return False, error

@@ -53,4 +53,6 @@ def import_(options: Options) -> int:
         print(f"Kept {entries_text(done.kept)} that had an answer; --overwrite replaces them.")
     if done.expired:
         print(f"Left out {entries_text(done.expired)}: expired since.")
+    if done.too_large:
+        print(f"Left out {entries_text(done.too_large)}: larger than the store may hold.")
     return 0

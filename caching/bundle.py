@@ -197,7 +197,7 @@ def put_lines(
 
 
 def put(cache: Cache, place: str, entry: Entry, overwrite: bool) -> str:
-    """Store one entry as if the cache had got it when it was given: "stored", or why not, by the words of `Imported`."""
+    """Store one entry as if the cache had got it when it was given: "stored", or why not, in a word of `Imported`."""
     rest = None if entry.ttl is None else entry.stored_at + entry.ttl + cache.grace - cache.clock()
     if rest is not None and rest <= 0:
         return "expired"

@@ -138,9 +138,9 @@ def test_an_answer_that_is_there_stays_unless_it_is_to_be_overwritten(tmp_path: 
     ask(source, client=rejoinder.Echo("from the bundle"))
     ask(target, client=rejoinder.Echo("from before"))
     rejoinder.export_bundle(tmp_path / "b.jsonl", cache=source)
-    assert rejoinder.import_bundle(tmp_path / "b.jsonl", cache=target) == (1, 0, 1, 0)
+    assert rejoinder.import_bundle(tmp_path / "b.jsonl", cache=target) == (1, 0, 1, 0, 0)
     assert text_of(ask(target)) == "from before"
-    assert rejoinder.import_bundle(tmp_path / "b.jsonl", cache=target, overwrite=True) == (1, 1, 0, 0)
+    assert rejoinder.import_bundle(tmp_path / "b.jsonl", cache=target, overwrite=True) == (1, 1, 0, 0, 0)
     assert text_of(ask(target)) == "from the bundle"
 
 
@@ -330,3 +330,12 @@ def test_line_longer_than_any_entry_is_not_read_into_memory(tmp_path: Path, monk
     rejoinder.export_bundle(tmp_path / "b.jsonl", cache=cache)
     with pytest.raises(rejoinder.BundleError):
         rejoinder.import_bundle(tmp_path / "b.jsonl", cache=rejoinder.Cache())
+
+
+def test_an_entry_that_is_too_large_for_the_store_is_left_out(tmp_path: Path) -> None:
+    source, target = rejoinder.Cache(), rejoinder.Cache(max_bytes=2_000)
+    ask(source, client=rejoinder.Echo("short"))
+    ask(source, client=rejoinder.Echo("long " * 1_000), temperature=0.5)
+    rejoinder.export_bundle(tmp_path / "b.jsonl", cache=source)
+    done = rejoinder.import_bundle(tmp_path / "b.jsonl", cache=target)
+    assert (done.entries, done.stored, done.too_large) == (2, 1, 1)

@@ -34,11 +34,11 @@ def check_eviction(word: str) -> str:
 
 # ── how often, with uses that fade ────────────────────────────────────────────────────────────────────────────────────
 # At the time t, uses at the times t_i are worth the sum of 2^((t_i - t) / HALF_LIFE). A factor of 2^(-t / HALF_LIFE) is
-# in each such sum, so that entries compare without it at any time: nothing has to be counted down. The rest is too large
-# a number, and its logarithm is not. (Cormode, Shkapenyuk, Srivastava, Xu: Forward decay, 2009.)
+# in each such sum, so that entries compare without it at any time: nothing has to be counted down. What remains is too
+# large a number, and its logarithm is not. (Cormode, Shkapenyuk, Srivastava, Xu: Forward decay, 2009.)
 #
-# Times are whole hours, and digits end somewhere, so that equally many uses within an hour weigh the same. Of those, the
-# entry goes that was used longest ago.
+# Times are whole hours, and digits end somewhere, so that equally many uses within an hour weigh the same. Of those,
+# the entry goes that was used longest ago.
 
 STEP = 3600.0
 DIGITS = 9

@@ -75,7 +75,7 @@ def _made_elsewhere(type: str, make: Callable[..., Any], options: dict[str, Any]
 def _local(options: dict[str, Any], budget: float) -> Store:
     from .memory import MemoryStore
 
-    return MemoryStore(**_only(options, ("max_entries", "max_bytes"), "local"))
+    return MemoryStore(**_only(options, ("max_entries", "max_bytes", "eviction"), "local"))
 
 
 def _disk(options: dict[str, Any], budget: float) -> Store:
@@ -92,7 +92,7 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
     for name, variable in (("host", "REDIS_HOST"), ("port", "REDIS_PORT"), ("password", "REDIS_PASSWORD")):
         if url is None and name not in options and os.environ.get(variable):
             options[name] = os.environ[variable]
-    for name in ("disk_cache_dir", "max_entries", "max_bytes"):
+    for name in ("disk_cache_dir", "max_entries", "max_bytes", "eviction"):
         if name in options:
             raise ConfigurationError(f"Cache(type='redis') takes no {name}.")
     if "port" in options:

@@ -17,9 +17,9 @@ class LayeredStore(Store):
     """Looks in each store in turn. What a later one has is put into those before it; what is set goes into all.
 
     `ttls` bounds how long each layer keeps a value, in seconds (None: as long as it is told). A layer that fails is
-    counted and passed by for a while; the others go on. Only when every layer fails does an operation raise. What is too
-    large for a layer is not kept in it, which is no failure. Leases and scans are those of the last layer, the one that
-    processes share.
+    counted and passed by for a while; the others go on. Only when every layer fails does an operation raise. What is
+    too large for a layer is not kept in it, which is no failure. Leases and scans are those of the last layer, the one
+    that processes share.
     """
 
     name: ClassVar[str] = "layers"

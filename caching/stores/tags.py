@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 PATIENCE = 60.0
-"""Seconds that a tag waits for the entry it was noted for. Between `tag` and `set` lies at most another store's budget."""
+"""Seconds that a tag waits for the entry it was noted for. Between `tag` and `set` lies another store's budget."""
 
 NONE: frozenset[str] = frozenset()
 

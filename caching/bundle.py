@@ -208,6 +208,8 @@ def put(cache: Cache, place: str, entry: Entry, overwrite: bool) -> str:
             return "kept"
     data = pack(entry, deflate=not store.in_process)
     try:
+        if entry.tags:
+            store.tag(place, entry.tags, rest)
         store.set(place, data if cache.seal is None else cache.seal.close(place, data), rest)
     except TooLarge:
         return "too_large"

@@ -35,16 +35,18 @@ from .policy import (
     CachePolicy,
     Controls,
     check_mode,
-    controls_for_mode,
+    in_mode,
     is_fresh,
+    mode_now,
     mode_of_process,
     seconds,
+    slid,
     with_dict,
     with_policy,
 )
 from .seal import Keys, sealer
 from .stores import factory
-from .stores.base import Store, TooLarge, is_mark
+from .stores.base import MARK, Store, TooLarge, is_mark
 
 log = logging.getLogger("rejoinder")
 
@@ -60,11 +62,15 @@ COUNTERS = (
     "hits",
     "misses",
     "stored",
+    "renewed",
+    "migrated",
     "shared",
     "stale",
     "stale_errors",
     "corrupt",
     "refused",
+    "errors_kept",
+    "errors_served",
     "read_errors",
     "write_errors",
     "lease_errors",
@@ -88,6 +94,12 @@ class Cache:
 
     `ttl` is in seconds or a text such as "3h" (None: for ever). For `stale_while_revalidate` after that an answer still
     serves at once while a new one is fetched; for `stale_if_error` it serves where the vendor fails.
+
+    `early_refresh` seconds before its end an answer serves while a new one is fetched. With `sliding`, an answer that
+    serves is kept for another `ttl`. For `error_ttl` a vendor's error is kept which the same request would only meet
+    again: too long a prompt, no such model. `store_if` is asked of each answer whether it is kept (None: the usual
+    judgement). By `tags` answers are removed together: `clear(tag="draft")`. What is missing is looked for in `old`,
+    another cache, and copied from there.
 
     `namespace` is a hard partition. `mode` is "default_on" or "default_off" (only calls with `caching=True` or
     `cache=…` use it), or one of the modes of `policy.MODES`. `budget` is how long a failing store may delay a call, in
@@ -119,6 +131,12 @@ class Cache:
         supported_call_types: Sequence[str] | None = None,
         stale_while_revalidate: str | float | None = None,
         stale_if_error: str | float | None = None,
+        early_refresh: str | float | None = None,
+        sliding: bool | None = None,
+        error_ttl: str | float | None = None,
+        store_if: Callable[[Any], bool | None] | None = None,
+        tags: Sequence[str] | None = None,
+        old: Cache | None = None,
         keep_requests: bool = False,
         sign_with: Keys | None = None,
         encrypt_with: Keys | Mapping[str, Keys] | None = None,
@@ -165,10 +183,17 @@ class Cache:
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
         self._last_error: str | None = None
-        self.default_controls = controls_for_mode(mode_of_process() or self.mode, self.ttl)._replace(
-            stale_while_revalidate=seconds(stale_while_revalidate or 0) or 0.0,
-            stale_if_error=seconds(stale_if_error or 0) or 0.0,
-        )
+        self.old = _checked_old(old, self.mode)
+        policies = {
+            "stale-while-revalidate": stale_while_revalidate,
+            "stale-if-error": stale_if_error,
+            "early-refresh": early_refresh,
+            "sliding": sliding,
+            "error-ttl": error_ttl,
+            "store-if": store_if,
+            "tags": tags,
+        }
+        self.default_controls = with_dict(in_mode(Controls(ttl=self.ttl), mode_of_process() or self.mode), policies)
         self.grace = self.default_controls.grace
         """Seconds that an answer is kept in the store beyond its TTL."""
         self.prefix = prefix_of(self.namespace)
@@ -187,10 +212,10 @@ class Cache:
         request: Request = settings.shape(*args, **kwargs)
         return self.key_of(request, self.default_controls)
 
-    def key_of(self, request: Request, controls: Controls) -> str:
+    def key_of(self, request: Request, controls: Controls, version: int = keys.KEY_VERSION) -> str:
         """The default key of a request: 64 hexadecimal digits."""
         round_ = epoch.get() if controls.per_epoch else None
-        return request_key(request, self.cache_seed, round_, controls.scopes, controls.sample)
+        return request_key(request, self.cache_seed, round_, controls.scopes, controls.sample, version)
 
     def entry_key(
         self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]
@@ -214,6 +239,21 @@ class Cache:
         place = f"{prefix}{OWN}{request.endpoint}:{key}"
         return place if counting is None else f"{place}#{counting.next(place)}"
 
+    def earlier_places(
+        self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]
+    ) -> Iterator[tuple[Cache, str]]:
+        """Where this call's answer may have been kept before: under keys of earlier versions, and in the old cache."""
+        if samples.current.get() is not None:
+            return  # which occurrence this is, `entry_key` has counted already
+        if self._has_default_key and "get_cache_key" not in self.__dict__:
+            prefix = self.prefix if controls.namespace is None else prefix_of(controls.namespace or "default")
+            for version in keys.EARLIER:
+                yield self, prefix + self.key_of(request, controls, version)
+        if self.old is not None:
+            key = self.old.entry_key(request, controls, model, messages, params)
+            if key is not None:
+                yield self.old, key
+
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:
             key = self.get_cache_key(**arguments)
@@ -234,10 +274,15 @@ class Cache:
     # ── what a call may do ────────────────────────────────────────────────────────────────────────────────────────
 
     def controls(self, given: Any) -> Controls:
-        """What a call may do, from its own `cache=`: None, True, a `CachePolicy` or a dict."""
+        """What a call may do, from the mode around it and its own `cache=`: None, True, a `CachePolicy` or a dict."""
         base = self.default_controls
-        if given is None or given is True or given is self:
+        mode = mode_now()
+        if mode is not None:
+            base = in_mode(base, mode)
+        if given is None or given is self:
             return base
+        if given is True:  # Inspect's word for a week
+            return base if self.ttl is not None else with_policy(base, CachePolicy())
         if isinstance(given, CachePolicy):
             return with_policy(base, given)
         return with_dict(base, given)
@@ -319,19 +364,24 @@ class Cache:
         limits = [limit for limit in (entry.ttl, controls.max_age) if limit is not None]
         return self.clock() - entry.stored_at - min(limits) if limits else 0.0
 
-    def write(self, key: str, entry: Entry) -> Flow[bool]:
-        """Keep `entry`. False if the store would not; never raises."""
+    def write(self, key: str, entry: Entry, *, count: str = "stored") -> Flow[bool]:
+        """Keep `entry`, under its tags. False if the store would not; never raises."""
         if (self._writing.is_open and not self._writing.allows()) or (
             self._reading.is_open and not self._reading.allows()
         ):
             self.counts["passed_by"] += 1
             return False
         store = self.store
-        kept = None if entry.ttl is None else entry.ttl + self.grace
+        # Its TTL counts from when it was given, which may be long ago where it is written again.
+        kept = None if entry.ttl is None else entry.ttl + self.grace - max(0.0, self.clock() - entry.stored_at)
+        if kept is not None and kept <= 0:
+            return False
         try:
             data = pack(entry, deflate=not store.in_process)
             if self.seal is not None:
                 data = self.seal.close(key, data)
+            if entry.tags:  # first, so that nothing is ever there that its tags do not find
+                yield Io(store.tag, store.atag, (key, entry.tags, kept))
             if store.in_process:
                 store.set(key, data, kept)
             else:
@@ -345,8 +395,15 @@ class Cache:
             return False
         if self._writing.is_open or self._reading.is_open:
             self._recovered()
-        self.counts["stored"] += 1
+        self.counts[count] += 1
         return True
+
+    def renewed(self, entry: Entry, controls: Controls) -> Entry | None:
+        """`entry` as it is to be kept now that it serves, with a sliding TTL; None: it may stay as it is."""
+        if not (controls.sliding and controls.may_store):
+            return None
+        ttl = slid(entry.stored_at, entry.ttl, controls.ttl, self.clock())
+        return None if ttl is None else entry._replace(ttl=ttl)
 
     def set_aside(self, key: str, why: str) -> Flow[None]:
         """A value that is no entry is a miss, and is removed so that the next answer takes its place."""
@@ -486,12 +543,18 @@ class Cache:
 
     # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def clear(self) -> int:
-        """Remove every answer of this cache's namespace; how many there were."""
+    def clear(self, *, tag: str | None = None) -> int:
+        """Remove every answer of this cache's namespace, or those that were given `tag`; how many there were."""
+        if tag is not None:
+            return self.store.clear_tag(self.prefix, tag)
+        self.store.clear(self.prefix + MARK)  # which are no answers
         return self.store.clear(self.prefix)
 
-    async def aclear(self) -> int:
-        """Remove every answer of this cache's namespace; how many there were."""
+    async def aclear(self, *, tag: str | None = None) -> int:
+        """Remove every answer of this cache's namespace, or those that were given `tag`; how many there were."""
+        if tag is not None:
+            return await self.store.aclear_tag(self.prefix, tag)
+        await self.store.aclear(self.prefix + MARK)  # which are no answers
         return await self.store.aclear(self.prefix)
 
     flush_cache = clear
@@ -622,6 +685,14 @@ def _namespace(namespace: str | None) -> str:
     if namespace is not None and not isinstance(namespace, str):
         raise WrongType(f"namespace={namespace!r} must be text, not {type(namespace).__name__}.")
     return namespace or "default"
+
+
+def _checked_old(old: Any, mode: str) -> Cache | None:
+    if old is not None and not isinstance(old, Cache):
+        raise WrongType(f"old={old!r} must be a Cache, not {type(old).__name__}.")
+    if old is None and mode == "read_old_write_new" and not keys.EARLIER:
+        raise ConfigurationError("mode='read_old_write_new' needs old=, the cache that was used before.")
+    return old
 
 
 def _call_types(given: Sequence[str] | None) -> frozenset[str]:

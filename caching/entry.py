@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -58,6 +58,21 @@ class Entry(NamedTuple):
         """The notes, read."""
         return orjson.loads(self.notes) if self.notes else {}
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Those that its notes name."""
+        if b'"tags"' not in self.notes:
+            return ()
+        try:
+            tags = self.described()["tags"]
+        except (ValueError, LookupError, TypeError):
+            return ()  # notes of somebody who writes them otherwise
+        return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+
+
+FORMATS: dict[bytes, Callable[[bytes], Entry]] = {}
+"""What reads the formats before this one, by how they begin. An entry of theirs is written anew when it is read."""
+
 
 def pack(entry: Entry, *, deflate: bool = True) -> bytes:
     """`entry` as bytes."""
@@ -80,6 +95,8 @@ def unpack(data: bytes, *, verify: bool = True) -> Entry:
     except TypeError:
         raise BadEntry(f"{type(data).__name__} is not bytes") from None
     if magic != MAGIC:
+        if magic in FORMATS:
+            return FORMATS[magic](data)
         raise BadEntry(f"starts with {magic!r}, not {MAGIC!r}")
     total = body + chunks + timing + notes
     if verify and zlib.crc32(memoryview(data)[HEADER.size :]) != crc:

@@ -20,6 +20,9 @@ from ..core.types import Request
 KEY_VERSION = 1
 """Raise it when the same request must no longer find what was stored before."""
 
+EARLIER: tuple[int, ...] = ()
+"""Versions whose keys are still looked for, where there is nothing under today's. What is found is moved."""
+
 IN_KEY = frozenset(
     {
         "endpoint",
@@ -103,6 +106,7 @@ def request_key(
     epoch: int | None = None,
     scopes: Mapping[str, str] | None = None,
     sample: int | None = None,
+    version: int = KEY_VERSION,
 ) -> str:
     """The default key of a request, as 64 hexadecimal digits.
 
@@ -112,7 +116,7 @@ def request_key(
     parameters, headers = request.parameters, request.extra_headers
     try:
         material = (
-            KEY_VERSION,
+            version,
             request.endpoint,
             request.provider,
             request.model,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..core import settings
 from ..core.errors import ConfigurationError, WrongType, suggestion
 
 GOOD_ENDS = frozenset({"stop", "length", "tool_calls", "function_call"})
@@ -23,8 +25,13 @@ MODES = {
     "write_only": (False, True),
     "refresh": (False, True),
     "replay_only": (True, False),
+    "read_old_write_new": (True, True),
 }
-"""What each mode allows: to read, to store. A miss under replay_only raises `CacheMiss`."""
+"""What each mode allows: to read, to store. A miss under replay_only raises `CacheMiss`; what is missing under
+read_old_write_new is looked for in the cache's `old` one, and copied from there."""
+
+mode_around: contextvars.ContextVar[str | None] = contextvars.ContextVar("rejoinder_mode", default=None)
+"""The mode of the innermost `with rejoinder.in_mode(…)` around this point."""
 
 
 def seconds(expiry: str | float | None) -> float | None:
@@ -91,6 +98,16 @@ class Controls(NamedTuple):
     """Seconds after its end that an answer serves while a new one is fetched."""
     stale_if_error: float = 0.0
     """Seconds after its end that an answer serves where the vendor fails."""
+    early_refresh: float = 0.0
+    """Seconds before its end in which an answer serves, and a new one is fetched."""
+    sliding: bool = False
+    """An answer that serves is kept for another `ttl` from then on."""
+    error_ttl: float = 0.0
+    """Seconds that a vendor's error is kept which the same request would only meet again; 0: not at all."""
+    store_if: Callable[[Any], bool | None] | None = None
+    """Says of an answer whether it is kept; None: as without it."""
+    tags: tuple[str, ...] = ()
+    """Words by which answers can be removed together."""
 
     @property
     def grace(self) -> float:
@@ -110,6 +127,11 @@ CALL_CONTROLS = {
     "alone": "do not share a call under way",
     "stale-while-revalidate": "seconds after its end that an answer serves while a new one is fetched",
     "stale-if-error": "seconds after its end that an answer serves where the vendor fails",
+    "early-refresh": "seconds before its end in which an answer serves, and a new one is fetched",
+    "sliding": "keep an answer that serves for another ttl",
+    "error-ttl": "seconds that an error is kept which the same request would meet again",
+    "store-if": "a function of the answer: True, False, or None for the usual judgement",
+    "tags": "words by which answers can be removed together",
     "sample": "which of several independent answers",
 }
 """The keys of `cache={…}` on a call."""
@@ -117,6 +139,8 @@ CALL_CONTROLS = {
 
 def check_mode(mode: str, where: str = "mode") -> str:
     """`mode`, or a clear error."""
+    if not isinstance(mode, str):
+        raise WrongType(f"{where}={mode!r} must be text: one of {', '.join(MODES)}.")
     if mode not in MODES:
         raise ConfigurationError(
             f"{where}={mode!r} is no cache mode; there are {', '.join(MODES)}.{suggestion(mode, MODES)}"
@@ -130,10 +154,15 @@ def mode_of_process() -> str | None:
     return check_mode(mode, "REJOINDER_CACHE_MODE") if mode else None
 
 
-def controls_for_mode(mode: str, ttl: float | None) -> Controls:
-    """What a mode allows when the call itself says nothing."""
+def in_mode(base: Controls, mode: str) -> Controls:
+    """`base`, reading and storing what `mode` allows."""
     may_read, may_store = MODES[mode]
-    return Controls(may_read=may_read, may_store=may_store, must_hit=mode == "replay_only", ttl=ttl)
+    return base._replace(may_read=may_read, may_store=may_store, must_hit=mode == "replay_only")
+
+
+def mode_now() -> str | None:
+    """The mode that is set around this call: by a `with` block, else for the process."""
+    return mode_around.get() or settings.cache_mode
 
 
 def with_policy(base: Controls, policy: CachePolicy) -> Controls:
@@ -144,35 +173,100 @@ def with_policy(base: Controls, policy: CachePolicy) -> Controls:
 
 def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
     """`base` narrowed by a call's `cache={…}`. Raises `ConfigurationError` for a word that is not known."""
-    for name in given:
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
         if name not in CALL_CONTROLS:
             raise ConfigurationError(
                 f"cache={{{name!r}: …}} is not known; there are {', '.join(CALL_CONTROLS)}."
                 + suggestion(str(name), CALL_CONTROLS)
             )
+        if name in READERS and value is not None:
+            field_name, read = READERS[name]
+            changes.setdefault(field_name, read(name, value))
     if "mode" in given:
-        base = controls_for_mode(check_mode(str(given["mode"]), "cache mode"), base.ttl)
-    max_age = given.get("s-maxage", given.get("max-age"))
-    namespace = given.get("namespace")
-    if namespace is not None and not isinstance(namespace, str):
-        raise WrongType(f"cache={{'namespace': {namespace!r}}} must be text, not {type(namespace).__name__}.")
+        base = in_mode(base, check_mode(str(given["mode"]), "cache mode"))
     return base._replace(
         may_read=base.may_read and not given.get("no-cache"),
         may_store=base.may_store and not given.get("no-store"),
-        ttl=seconds(given["ttl"]) if given.get("ttl") is not None else base.ttl,
-        max_age=seconds(max_age) if max_age is not None else base.max_age,
-        namespace=namespace,
-        alone=bool(given.get("alone", base.alone)),
-        sample=given.get("sample", base.sample),
-        stale_while_revalidate=seconds(given.get("stale-while-revalidate", base.stale_while_revalidate)) or 0.0,
-        stale_if_error=seconds(given.get("stale-if-error", base.stale_if_error)) or 0.0,
+        **changes,
     )
+
+
+def _for_ever_or(name: str, value: Any) -> float | None:
+    return seconds(value)
+
+
+def _span(name: str, value: Any) -> float:
+    return seconds(value) or 0.0
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise WrongType(f"cache={{{name!r}: {value!r}}} must be text, not {type(value).__name__}.")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    return bool(value)
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
+
+
+def _function(name: str, value: Any) -> Callable[[Any], bool | None]:
+    if not callable(value):
+        raise WrongType(f"{name}={value!r} must be a function of the answer, not {type(value).__name__}.")
+    return value  # type: ignore[no-any-return]
+
+
+def _tags(name: str, value: Any) -> tuple[str, ...]:
+    tags = (value,) if isinstance(value, str) else value
+    if not isinstance(tags, (list, tuple, set, frozenset)) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise WrongType(f"{name}={value!r} must be words: a list of texts that are not empty.")
+    return tuple(sorted(tags))
+
+
+READERS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "ttl": ("ttl", _for_ever_or),
+    "s-maxage": ("max_age", _for_ever_or),
+    "max-age": ("max_age", _for_ever_or),
+    "namespace": ("namespace", _text),
+    "alone": ("alone", _flag),
+    "sample": ("sample", _as_it_is),
+    "stale-while-revalidate": ("stale_while_revalidate", _span),
+    "stale-if-error": ("stale_if_error", _span),
+    "early-refresh": ("early_refresh", _span),
+    "sliding": ("sliding", _flag),
+    "error-ttl": ("error_ttl", _span),
+    "store-if": ("store_if", _function),
+    "tags": ("tags", _tags),
+}
+"""The field of `Controls` that a word sets, and how its value is read."""
 
 
 def is_fresh(stored_at: float, ttl: float | None, max_age: float | None, now: float) -> bool:
     """Whether an answer stored then may serve now. A clock that was set back makes an answer new, not unusable."""
     age = max(0.0, now - stored_at)
     return (ttl is None or age < ttl) and (max_age is None or age <= max_age)
+
+
+def seconds_left(stored_at: float, ttl: float | None, max_age: float | None, now: float) -> float | None:
+    """For how long an answer stored then will serve. None: for ever."""
+    limits = [limit for limit in (ttl, max_age) if limit is not None]
+    return min(limits) - max(0.0, now - stored_at) if limits else None
+
+
+def slid(stored_at: float, ttl: float | None, wanted: float | None, now: float) -> float | None:
+    """The TTL that an answer is to have which serves now, or None where it is near enough to what it has.
+
+    Counted from `stored_at`, which stays: an answer does not become younger by being used. One write for each tenth of
+    the time it is kept is the most.
+    """
+    if ttl is None or wanted is None:
+        return None
+    age = max(0.0, now - stored_at)
+    return age + wanted if ttl - age < wanted * 0.9 else None
 
 
 def may_store_answer(finish_reasons: list[str | None], has_refusal: bool, tool_arguments: list[str]) -> bool:

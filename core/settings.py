@@ -7,6 +7,9 @@ from typing import Any
 cache: Any = None
 """The cache that calls use unless they name another: a `rejoinder.Cache`, or None."""
 
+cache_mode: str | None = None
+"""The mode of every cache of this process, or None: each has its own."""
+
 num_retries: int = 2
 """Further attempts after a first one that failed for a passing reason."""
 

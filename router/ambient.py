@@ -8,11 +8,18 @@ from typing import Any
 
 from ..caching import cache as caching
 from ..caching.cache import Cache
+from ..caching.policy import check_mode, mode_around
 from ..core import settings
 from ..core.errors import WrongType
 from . import shape as shape  # so that a cache can give the key of a call
 
-DEFAULTS: dict[str, Any] = {"cache": None, "num_retries": 2, "request_timeout": 600.0, "drop_params": False}
+DEFAULTS: dict[str, Any] = {
+    "cache": None,
+    "cache_mode": None,
+    "num_retries": 2,
+    "request_timeout": 600.0,
+    "drop_params": False,
+}
 
 
 def checked(name: str, value: Any) -> Any:
@@ -23,6 +30,9 @@ def checked(name: str, value: Any) -> Any:
             raise WrongType(
                 f"rejoinder.cache = {value!r}: it must be a rejoinder.Cache or None, not {type(value).__name__}.{hint}"
             )
+    elif name == "cache_mode":
+        if value is not None:
+            check_mode(value, "rejoinder.cache_mode")
     elif name == "num_retries" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise WrongType(f"rejoinder.num_retries = {value!r}: it must be a whole number, 0 or more.")
     elif name == "request_timeout" and (
@@ -63,6 +73,20 @@ def epoch(number: int) -> Iterator[None]:
         yield
     finally:
         caching.epoch.reset(token)
+
+
+@contextlib.contextmanager
+def in_mode(mode: str) -> Iterator[None]:
+    """Calls inside use their caches in this mode, whatever the caches' own is.
+
+    >>> with in_mode("replay_only"):
+    ...     pass
+    """
+    token = mode_around.set(check_mode(mode))
+    try:
+        yield
+    finally:
+        mode_around.reset(token)
 
 
 def warm_up(*models: str) -> None:

@@ -15,17 +15,19 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from ..caching import keys
 from ..caching.blocks import innermost
 from ..caching.cache import Cache
-from ..caching.entry import BadEntry
+from ..caching.entry import BadEntry, Entry
 from ..caching.keys import NotJSON
-from ..caching.policy import CachePolicy, Controls, with_dict
+from ..caching.policy import CachePolicy, Controls, mode_around, seconds_left, with_dict
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
 from .faults import invalid
-from .miss import Found, Place, answer_miss, ask, serve, served
+from .kept_errors import is_kept
+from .miss import Found, Place, answer_miss, ask, not_served, serve, served
 from .shape import options_of, shape_request, snapshot
 
 Params = Mapping[str, Any]
@@ -44,7 +46,9 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
     cache = cache_for(params, call_type)
     if cache is None:
         return ask(request, options_of(params), None)
-    controls = cache.default_controls if params.get("cache") is None else cache.controls(params["cache"])
+    given = params.get("cache")
+    is_plain = given is None and mode_around.get() is None and settings.cache_mode is None
+    controls = cache.default_controls if is_plain else cache.controls(given)
     try:
         key = cache.entry_key(request, controls, model, messages, params)
     except NotJSON as error:
@@ -58,20 +62,30 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
             try:
                 found = serve(entry, "exact", cache, key, request, params)
             except BadEntry as error:
-                run(cache.set_aside(key, str(error)))
+                run(not_served(entry, error, request, Place(cache, key, controls)))
             else:
                 cache.counts["hits"] += 1
+                if controls.sliding or controls.early_refresh:
+                    return keep_young(found, entry, snapshot(request), params, Place(cache, key, controls))
                 return found
-    return look_up(request, params, Place(cache, key, controls), looked)
+    earlier: tuple[Any, ...] = ()
+    if controls.may_read and (keys.EARLIER or cache.old is not None):
+        earlier = tuple(cache.earlier_places(request, controls, model, messages, params))
+    return look_up(request, params, Place(cache, key, controls, earlier), looked)
 
 
 def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flow[Found]:
     """The stored answer, or else the vendor's. `looked`: the store has been asked already."""
     request = snapshot(request)
-    cache, key, controls = place
+    cache, key, controls, earlier = place
     if controls.may_read and not looked:
         entry = yield from cache.read(key, controls)
         found = None if entry is None else (yield from served(entry, "exact", request, params, place))
+        if entry is not None and found is not None:
+            cache.counts["hits"] += 1
+            return (yield from keep_young(found, entry, request, params, place))
+    if earlier:
+        found = yield from look_up_earlier(request, params, place)
         if found is not None:
             cache.counts["hits"] += 1
             return found
@@ -86,14 +100,41 @@ def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flo
     return (yield from answer_miss(request, params, place))
 
 
+def look_up_earlier(request: Request, params: Params, place: Place) -> Flow[Found | None]:
+    """An answer from before, under an earlier version's key or in the older cache. It is copied to where it belongs."""
+    cache, key, controls, earlier = place
+    for other, other_key in earlier:
+        entry = yield from other.read(other_key, controls)
+        found = None if entry is None else (yield from served(entry, "exact", request, params, place))
+        if entry is not None and found is not None:
+            if controls.may_store:
+                yield from cache.write(key, entry, count="migrated")
+            return found
+    return None
+
+
+def keep_young(found: Found, entry: Entry, request: Request, params: Params, place: Place) -> Flow[Found]:
+    """A hit whose time is extended because it serves, or which is fetched anew before its time is over."""
+    cache, key, controls, _ = place
+    renewed = cache.renewed(entry, controls)
+    if renewed is not None:
+        yield from cache.write(key, renewed, count="renewed")
+        return found
+    left = seconds_left(entry.stored_at, entry.ttl, controls.max_age, cache.clock())
+    if left is not None and left < controls.early_refresh:
+        yield Io(revalidate, arevalidate, (entry, request, params, place))
+    return found
+
+
 def look_up_stale(request: Request, params: Params, place: Place) -> Flow[Found]:
     """An answer past its time: at once while a new one is fetched, or instead of the vendor's error."""
-    cache, key, controls = place
+    cache, key, controls, _ = place
     entry = yield from cache.read_stale(key, controls)
-    if entry is None:
+    if entry is None or is_kept(entry):
         return (yield from answer_miss(request, params, place))
+    place = place._replace(controls=controls._replace(error_ttl=0.0))  # an error must not take this answer's place
     if cache.overdue(entry, controls) <= controls.stale_while_revalidate:
-        yield Io(revalidate, arevalidate, (request, params, place))
+        yield Io(revalidate, arevalidate, (entry, request, params, place))
         return serve(entry, "stale", cache, key, request, params)
     try:
         return (yield from answer_miss(request, params, place))
@@ -127,16 +168,16 @@ def complete_with_fallbacks(
     raise last
 
 
-def revalidate(request: Request, params: Params, place: Place) -> None:
+def revalidate(entry: Entry, request: Request, params: Params, place: Place) -> None:
     """Fetch a new answer in a thread, unless somebody is at it already."""
-    if place.key not in place.cache.flights:
-        in_thread(_fetch_anew(request, params, place))
+    if place.controls.may_store and place.key not in place.cache.flights:
+        in_thread(_fetch_anew(entry, request, params, place))
 
 
-async def arevalidate(request: Request, params: Params, place: Place) -> None:
+async def arevalidate(entry: Entry, request: Request, params: Params, place: Place) -> None:
     """Fetch a new answer in a task, unless somebody is at it already."""
-    if place.key not in place.cache.flights:
-        await in_task(_fetch_anew(request, params, place))
+    if place.controls.may_store and place.key not in place.cache.flights:
+        await in_task(_fetch_anew(entry, request, params, place))
 
 
 def in_thread(flow: Flow[None]) -> None:
@@ -155,13 +196,15 @@ _under_way: set[asyncio.Task[None]] = set()
 """Tasks that nobody awaits; a loop alone would not keep them alive."""
 
 
-def _fetch_anew(request: Request, params: Params, place: Place) -> Flow[None]:
-    anew = place._replace(controls=place.controls._replace(may_read=False))
+def _fetch_anew(entry: Entry, request: Request, params: Params, place: Place) -> Flow[None]:
+    # What another process has fetched meanwhile will do: anything that is younger than this entry.
+    younger = max(0.0, place.cache.clock() - entry.stored_at) * (1 - 1e-9)
+    anew = place.controls._replace(max_age=younger, error_ttl=0.0)
     try:
-        yield from answer_miss(request._replace(stream=False), params, anew)
+        yield from answer_miss(request._replace(stream=False), params, place._replace(controls=anew))
     except RejoinderError as error:
         place.cache.counts["stale_errors"] += 1
-        log.info("The stale answer of %s could not be renewed: %s", request.full_model, error)
+        log.info("The answer of %s could not be renewed: %s", request.full_model, error)
 
 
 def cache_for(params: Params, call_type: str) -> Cache | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..caching import leases
@@ -19,6 +19,7 @@ from ..core.types import Options, Request
 from ..providers.deployment import deployment
 from .faults import late, twin_of
 from .folds import folded, unfolded
+from .kept_errors import body_of, is_kept, is_lasting, restored
 from .live import LiveStream, Membership, OutOfReach, Tape
 from .shape import check, options_of
 from .stream import piece_maker
@@ -58,6 +59,8 @@ class Place(NamedTuple):
     cache: Cache
     key: str
     controls: Controls
+    earlier: tuple[tuple[Cache, str], ...] = ()
+    """Where else it may be, from before: under an earlier key, or in an older cache."""
 
 
 def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, params: Params) -> Found:
@@ -65,9 +68,13 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
     answers = typed()
     info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at))
     try:
-        if not request.stream:
-            is_chat = request.endpoint == "chat"
-            return answers.hit(entry.body, info) if is_chat else answers.marked(request, entry.body, info)
+        if request.endpoint == "chat":  # for which an error that was kept is no answer
+            if not request.stream:
+                return answers.hit(entry.body, info)
+        elif is_kept(entry):
+            raise ValueError("it is an error")
+        elif not request.stream:
+            return answers.marked(request, entry.body, info)
         chunks = list(entry.chunks) or unfolded(request, entry.body)
         # All of them now, while one that does not read can still be a miss.
         pieces = list(map(piece_maker(request.endpoint), chunks))
@@ -80,18 +87,28 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
 
 
 def served(entry: Entry, kind: str, request: Request, params: Params, place: Place) -> Flow[Found | None]:
-    """A stored answer; None if it is none: it is set aside, and the call is a miss."""
+    """A stored answer; None if it is none: it is set aside, and the call is a miss. Raises an error that was kept."""
     try:
         return serve(entry, kind, place.cache, place.key, request, params)
     except BadEntry as error:
-        yield from place.cache.set_aside(place.key, str(error))
+        yield from not_served(entry, error, request, place)
         return None
+
+
+def not_served(entry: Entry, why: BadEntry, request: Request, place: Place) -> Flow[None]:
+    """What a stored answer that does not read means for a call: an error that was kept, or a miss."""
+    cache, key, controls, _ = place
+    if not is_kept(entry):
+        yield from cache.set_aside(key, str(why))
+    elif controls.error_ttl:
+        cache.counts["errors_served"] += 1
+        raise restored(entry, request, cache.clock() - entry.stored_at)
 
 
 def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
     """Nothing is stored: ask the vendor, or share the call of somebody who is asking the same."""
     options = options_of(params)
-    cache, key, controls = place
+    cache, key, controls, _ = place
     started = time.monotonic()
     if not cache.single_flight or controls.alone:
         return (yield from lead(request, params, options, Landing(place, started=started)))
@@ -168,7 +185,7 @@ async def _may_wait() -> bool:
 
 def lead(request: Request, params: Params, options: Options, landing: Landing) -> Flow[Found]:
     """Answer for all who ask the same. However this ends, the flight and the lease end with it."""
-    cache, key, _ = landing.place
+    cache, key = landing.place[:2]
     try:
         if landing.flight is not None:
             waited = yield from wait_for_others(request, options, landing)
@@ -184,6 +201,7 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
         return (yield from ask(request, options, landing))
     except Exception as error:
         landing._replace(token="").lose(error)
+        yield from keep_error(error, request, landing.place)
         if landing.token:
             yield from cache.give_lease(key, landing.token)
         raise
@@ -192,9 +210,18 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
         raise
 
 
+def keep_error(error: Exception, request: Request, place: Place) -> Flow[None]:
+    """Keep what the same request would only meet again, if the caller wants that."""
+    cache, key, controls, _ = place
+    if controls.error_ttl and controls.may_store and is_lasting(error):
+        notes = notes_of(request, cache.keep_requests, controls.tags)
+        entry = Entry(cache.clock(), controls.error_ttl, body_of(error), notes=notes)
+        yield from cache.write(key, entry, count="errors_kept")
+
+
 def wait_for_others(request: Request, options: Options, landing: Landing) -> Flow[Entry | str]:
     """The lease of this key ("" where there are none), or the answer that another process has stored meanwhile."""
-    cache, key, controls = landing.place
+    cache, key, controls, _ = landing.place
     pause = 0.002
     if not cache.has_leases:
         if controls.may_read:
@@ -300,12 +327,13 @@ class Landing(NamedTuple):
     """When the call began (time.monotonic)."""
 
     def land(self, request: Request, answer: Any, body: bytes, stream: LiveStream | None) -> Flow[None]:
-        cache, key, controls = self.place
+        cache, key, controls, _ = self.place
         chunks = tuple(stream.chunks) if stream is not None else ()
         timing = tuple(stream.moments) if stream is not None else ()
         ttl = shorter(controls.ttl, getattr(answer, "lifetime", None))
-        entry = Entry(cache.clock(), ttl, body, chunks, timing, notes_of(request, cache.keep_requests))
-        if controls.may_store and is_worth_storing(answer):
+        notes = notes_of(request, cache.keep_requests, controls.tags)
+        entry = Entry(cache.clock(), ttl, body, chunks, timing, notes)
+        if controls.may_store and is_to_be_stored(answer, controls.store_if):
             yield from cache.write(key, entry)
         elif controls.may_store:
             cache.counts["refused"] += 1
@@ -316,10 +344,22 @@ class Landing(NamedTuple):
 
     def lose(self, error: BaseException | None) -> None:
         """There is no answer; None: because nobody wanted to read it."""
-        cache, key, _ = self.place
+        cache, key = self.place[:2]
         if self.flight is not None:
             cache.flights.fail(self.flight, error or asyncio.CancelledError(), self.terms)
         cache.give_lease_soon(key, self.token)
+
+
+def is_to_be_stored(answer: Any, store_if: Callable[[Any], bool | None] | None) -> bool:
+    """Whether a complete answer is kept: as the caller's function says, or else if it is worth it."""
+    said = None
+    if store_if is not None:
+        try:
+            said = store_if(answer)
+        except Exception as error:
+            log.warning("An answer is not stored: store_if raised %s: %s", type(error).__name__, error)
+            return False
+    return is_worth_storing(answer) if said is None else bool(said)
 
 
 def is_worth_storing(answer: Any) -> bool:
@@ -343,11 +383,13 @@ def shorter(ttl: float | None, lifetime: float | None) -> float | None:
     return ttl if lifetime is None else lifetime if ttl is None else min(ttl, lifetime)
 
 
-def notes_of(request: Request, keep_request: bool) -> bytes:
-    """What is kept beside an answer: the model, and a digest of each part of the request; its text only if asked."""
+def notes_of(request: Request, keep_request: bool, tags: Sequence[str] = ()) -> bytes:
+    """What is kept beside an answer: model, tags, and a digest of each part of the request; its text only if asked."""
     import orjson
 
     notes = {"model": request.full_model, "parts": component_digests(request)}
+    if tags:
+        notes["tags"] = tags
     if keep_request:
         notes["request"] = texts(request)
     return orjson.dumps(notes)

@@ -246,8 +246,8 @@ def test_clear_of_models_leaves_the_others(shown: Shown, url: str) -> None:
 
 def test_clear_wants_to_know_what_and_knows_a_near_name(shown: Shown, url: str) -> None:
     cache = fill(url)
-    assert shown("clear", "--url", url, status=1) == "rejoinder: Need to specify either --all or --model.\n"
-    assert "either --all or --model" in shown("clear", "--all", "--model", "echo/a", "--url", url, status=1)
+    assert shown("clear", "--url", url, status=1) == "rejoinder: Need to specify either --all, or --model or --tag.\n"
+    assert "either --all, or --model" in shown("clear", "--all", "--model", "echo/a", "--url", url, status=1)
     assert "Did you mean 'echo/old'?" in shown("clear", "--model", "echo/olt", "--yes", "--url", url, status=1)
     assert len(models(cache)) == 4
 
@@ -473,3 +473,13 @@ def test_progress_is_shown_of_what_takes_long_and_wiped_away(monkeypatch: pytest
 )
 def test_sizes_read_as_inspects(size: int, text: str) -> None:
     assert screen.size_text(size) == text
+
+
+def test_what_has_a_tag_is_listed_and_cleared(shown: Any, tmp_path: Path) -> None:
+    with rejoinder.Cache.disk(cache_path_root=tmp_path, budget=5):
+        for model, tags in {"echo/a": ["draft"], "echo/b": ["draft", "final"], "echo/c": []}.items():
+            rejoinder.completion(model, [{"role": "user", "content": "Hi"}], cache={"tags": tags})
+    told = json.loads(shown("list", "--tag", "draft", "--json", "--url", str(tmp_path)))
+    assert {row["model"] for row in told["models"]} == {"echo/a", "echo/b"}
+    assert shown("clear", "--tag", "draft", "--yes", "--url", str(tmp_path)).endswith("Removed 2 entries.\n")
+    assert "echo/c" in shown("list", "--url", str(tmp_path))

@@ -292,7 +292,7 @@ def gate(server: EndpointServer, count: int) -> threading.Event:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(4000):
         if condition():
             return
         threading.Event().wait(0.005)

@@ -50,6 +50,10 @@ def _model(parser: Parser) -> None:
     parser.add_argument("--model", metavar="MODEL", action="append", help="this model only; may be repeated")
 
 
+def _tag(parser: Parser) -> None:
+    parser.add_argument("--tag", metavar="TAG", action="append", help="what has this tag only; may be repeated")
+
+
 def _yes(parser: Parser) -> None:
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
@@ -124,11 +128,11 @@ def _row(
 
 
 COMMANDS = (
-    _row("list", "list models and how much their answers take", looking.list_, _pruneable, _model),
-    _row("clear", "remove all answers, or those of models", tidying.clear, _all, _model, _yes),
+    _row("list", "list models and how much their answers take", looking.list_, _pruneable, _model, _tag),
+    _row("clear", "remove all answers, or those of models or tags", tidying.clear, _all, _model, _tag, _yes),
     _row("prune", "remove what has expired or is corrupt", tidying.prune, _model, _yes),
     _row("path", "print where the cache is", looking.path),
-    _row("size", "print how much the answers take", looking.size, _model),
+    _row("size", "print how much the answers take", looking.size, _model, _tag),
     _row("stats", "count entries, states, models and namespaces", looking.stats, _model),
     _row("show", "show one entry", looking.show, _key),
     _row(
@@ -139,7 +143,7 @@ COMMANDS = (
         namespace="that of the program's cache",
     ),
     _row("verify", "read every entry; exit status 1 if one is corrupt", tidying.verify, _fix, _yes),
-    _row("export", "write entries into a bundle, to be imported elsewhere", bundles.export, _file, _model, _yes),
+    _row("export", "write entries into a bundle, to be imported elsewhere", bundles.export, _file, _model, _tag, _yes),
     _row(
         "import", "put a bundle's entries into the cache", bundles.import_, _file, _overwrite, namespace="put them here"
     ),

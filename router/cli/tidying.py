@@ -20,8 +20,9 @@ SHOWN = 1000
 
 
 def clear(options: Options) -> int:
-    if options.all == bool(options.model):
-        raise ConfigurationError("Need to specify either --all or --model.")
+    some = bool(options.model or options.tag)
+    if options.all == some:
+        raise ConfigurationError("Need to specify either --all, or --model or --tag.")
     from .opening import opened, prefix
 
     cache = opened(options)
@@ -30,7 +31,7 @@ def clear(options: Options) -> int:
         raise_for_unknown_models(options, cache)
     if not _may_remove(options, rows, "Clearing the following caches", "Nothing to clear."):
         return 0 if not rows else 1
-    if options.model:
+    if some:
         removed = _remove(options, cache, lambda item: True)
     else:
         removed = cache.store.clear(prefix(options))

@@ -24,9 +24,18 @@ def walked(options: Options, cache: Cache) -> Iterator[CacheItem]:
 
 
 def items(options: Options, cache: Cache, doing: str = "Reading") -> Iterator[CacheItem]:
-    """The entries of the namespace and the models that the options name."""
-    wanted = set(getattr(options, "model", None) or ())
-    return (item for item in watched(walked(options, cache), doing) if not wanted or item.model in wanted)
+    """The entries of the namespace, the models and the tags that the options name."""
+    models, tags = (set(getattr(options, name, None) or ()) for name in ("model", "tag"))
+    return (
+        item
+        for item in watched(walked(options, cache), doing)
+        if (not models or item.model in models) and (not tags or not tags.isdisjoint(tags_of(item)))
+    )
+
+
+def tags_of(item: CacheItem) -> tuple[str, ...]:
+    """The tags of an entry that can be read."""
+    return () if item.entry is None else item.entry.tags
 
 
 def summed(options: Options, cache: Cache, wanted: Callable[[CacheItem], bool] | None = None) -> list[Sizes]:

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from .router.ambient import disable_cache as disable_cache
     from .router.ambient import enable_cache as enable_cache
     from .router.ambient import epoch as epoch
+    from .router.ambient import in_mode as in_mode
     from .router.ambient import update_cache as update_cache
     from .router.ambient import warm_up as warm_up
     from .router.api import acompletion as acompletion
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from .router.usage import usage_line as usage_line
 
     cache: Cache | None
+    cache_mode: str | None
     num_retries: int
     request_timeout: float
     drop_params: bool
@@ -205,7 +207,7 @@ _MODULES = {
     ),
     "providers.echo": ("Echo",),
     "providers.listing": ("ProviderInfo",),
-    "router.ambient": ("disable_cache", "enable_cache", "epoch", "update_cache", "warm_up"),
+    "router.ambient": ("disable_cache", "enable_cache", "epoch", "in_mode", "update_cache", "warm_up"),
     "router.api": ("acompletion", "completion"),
     "router.batch": ("abatch_completion", "abatch_completion_models", "batch_completion", "batch_completion_models"),
     "router.client": ("Client", "OpenAIWrapper"),
@@ -252,7 +254,7 @@ _MODULES = {
 _PARTS = ("providers",)
 """Folders that are also called: `rejoinder.providers()`."""
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SETTINGS = ("cache", "drop_params", "num_retries", "request_timeout")
+_SETTINGS = ("cache", "cache_mode", "drop_params", "num_retries", "request_timeout")
 
 __all__ = sorted([*_HOME, *_PARTS, *_SETTINGS, "__version__"])
 

@@ -74,6 +74,10 @@ class Codec(ABC):
     def decode(self, body: bytes, request: Request) -> bytes:
         """An answer as OpenAI-shaped JSON (`chat.completion`). Raises `ProviderFault`."""
 
+    def decode_reply(self, reply: Reply, request: Request) -> bytes:
+        """The same of a whole answer, for protocols that say something in headers too."""
+        return self.decode(reply.body, request)
+
     @abstractmethod
     def decoder(self, request: Request) -> StreamDecoder:
         """A decoder for one stream."""
@@ -93,6 +97,10 @@ class Codec(ABC):
     @abstractmethod
     def parameters(self, provider: Provider) -> frozenset[str]:
         """The chat parameters that this provider takes."""
+
+    def parameters_for(self, request: Request, provider: Provider) -> frozenset[str]:
+        """Those that it takes for this request, where that differs from model to model."""
+        return self.parameters(provider)
 
 
 class Reply(NamedTuple):
@@ -175,6 +183,8 @@ class Provider:
     """Gives what signs calls, out of `Options.identity`; for a vendor whose calls are signed, if there is no key."""
     served_as: Mapping[str, str] = field(default_factory=dict)
     """Models that it serves in another protocol: how their names begin, and the name of that row."""
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """Words before a model's name that only say which protocol is wanted, and the name of that row."""
     stream_usage: bool = True
     """True if it takes `stream_options={"include_usage": true}`."""
     endpoints: Mapping[str, str] = field(default_factory=dict)

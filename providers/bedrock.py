@@ -76,6 +76,9 @@ CLAUDE = re.compile("claude")
 NOVA = re.compile(r"\bnova-")
 GPT_OSS = re.compile("gpt-oss")
 
+OF_WHAT = re.compile(r"^[\w.-]+/(?=arn:)")
+"""Before an ARN: what it names, which the ARN does not say ("llama/arn:aws:bedrock:…")."""
+
 WITHOUT_FORMAT = re.compile(r"\bnova-|titan-|\bllama|claude-(v2|instant|3-[57]|(opus|sonnet)-4-(1\b|20\d\d))")
 """Models without structured outputs and strict tools.
 https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html (2026-11)"""
@@ -125,7 +128,7 @@ class BedrockCodec(Codec):
     def call(self, request: Request, provider: Provider, data: bytes) -> Call:
         # An ARN's slashes are encoded. Not so colons, though botocore does that: aiohttp would decode them, and the
         # signature is over the path as it arrives.
-        model = quote(request.model, safe="-._~:")
+        model = quote(OF_WHAT.sub("", request.model), safe="-._~:")
         path = f"/model/{model}/{self.streamed if request.stream else self.whole}"
         return Call(path, data, provider.headers, request.api_base + path)
 

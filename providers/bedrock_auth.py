@@ -40,7 +40,7 @@ SIGNED = re.compile("content-type|x-amz-.*", re.IGNORECASE)
 
 def base_url(arguments: Mapping[str, Any], model: str) -> str:
     """Where a call with these arguments goes; empty if no region is known."""
-    arn = IN_ARN.match(model)
+    arn = IN_ARN.search(model)
     region = (
         arguments.get("aws_region_name") or (arn and arn[1]) or usual_region(arguments.get("aws_profile_name") or "")
     )

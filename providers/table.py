@@ -124,10 +124,11 @@ ROWS = (
         needs_key=False,
         place=_bedrock_place,
         signer=_aws_signer,
+        routes={"converse": "bedrock", "invoke": "bedrock_invoke"},
         prompt_cache="points",
         docs="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",  # 2026-11
     ),
-    # Claude and Nova there in their own protocols, by InvokeModel.
+    # Each model there in its own protocol, by InvokeModel.
     Provider(
         "bedrock_invoke",
         "",
@@ -175,6 +176,15 @@ ROWS = (
         base_env=("COHERE_API_BASE", "CO_API_URL"),
         most_to_embed=Most(96),  # https://docs.cohere.com/reference/embed (2026-11)
         docs="https://docs.cohere.com/reference/chat",  # 2026-11; the variables CO_… are the vendor's SDK's
+    ),
+    # The older version of its chat, for those who still call it.
+    Provider(
+        "cohere_v1",
+        "https://api.cohere.com",
+        codec="cohere_v1",
+        key_env=("COHERE_API_KEY", "CO_API_KEY"),
+        base_env=("COHERE_API_BASE", "CO_API_URL"),
+        docs="https://docs.cohere.com/v1/reference/chat",  # 2026-11
     ),
     # Text models only. Inputs that only one of them has go into extra_body.
     Provider(
@@ -764,6 +774,7 @@ OTHER_NAMES = {
     "custom_openai": "openai_compatible",
     "azure_openai": "azure",
     "cohere_chat": "cohere",
+    "cohere_chat_v1": "cohere_v1",
     "google": "gemini",
     "google_vertex": "vertex_ai",
     "vertex": "vertex_ai",
@@ -795,6 +806,9 @@ def resolve(model: str) -> tuple[Provider, str]:
     name, slash, rest = model.partition("/")
     row = PROVIDERS.get(OTHER_NAMES.get(name, name))
     if slash and rest and row:
+        route, _, routed = rest.partition("/")
+        if routed and route in row.routes:
+            return PROVIDERS[row.routes[route]], routed
         other = next((other for start, other in row.served_as.items() if rest.startswith(start)), None)
         return (row if other is None else PROVIDERS[other]), rest
     for prefixes, provider in BARE_NAMES:
@@ -863,10 +877,22 @@ def _bedrock_invoke() -> Codec:
     return BedrockInvokeCodec()
 
 
+def _bedrock_text() -> Codec:
+    from .bedrock_invoke import BedrockTextCodec
+
+    return BedrockTextCodec()
+
+
 def _cohere() -> Codec:
     from .cohere import CohereCodec
 
     return CohereCodec()
+
+
+def _cohere_v1() -> Codec:
+    from .cohere_v1 import CohereV1Codec
+
+    return CohereV1Codec()
 
 
 def _cohere_embed() -> Codec:
@@ -928,7 +954,9 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("vertex_anthropic", "chat"): _vertex_anthropic,
     ("bedrock", "chat"): _bedrock,
     ("bedrock_invoke", "chat"): _bedrock_invoke,
+    ("bedrock_invoke", "text_completion"): _bedrock_text,
     ("cohere", "chat"): _cohere,
+    ("cohere_v1", "chat"): _cohere_v1,
     ("cohere", "embedding"): _cohere_embed,
     ("cohere", "rerank"): _cohere_rerank,
     ("ollama", "chat"): _ollama,

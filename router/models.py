@@ -27,6 +27,7 @@ PRICED_AS = {
     "cerebras": "cerebras",
     "cloudflare": "cloudflare",
     "cohere": "cohere",
+    "cohere_v1": "cohere",
     "databricks": "databricks",
     "deepseek": "deepseek",
     "fireworks_ai": "fireworks",

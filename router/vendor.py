@@ -26,7 +26,8 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
             if close := difflib.get_close_matches(name, OURS, n=1, cutoff=0.85):
                 raise invalid(f"There is no argument {name!r}. Did you mean {close[0]!r}?", request)
         return request
-    unknown = request.parameters.keys() - place.codec.parameters(place.provider)
+    known = place.codec.parameters_for(request, place.provider)
+    unknown = request.parameters.keys() - known
     if not unknown:
         return request
     if options.drop_params:
@@ -34,7 +35,7 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     from ..core.errors import suggestion
 
     names = ", ".join(repr(name) for name in sorted(unknown))
-    hint = suggestion(min(unknown), place.codec.parameters(place.provider) | OURS) if len(unknown) == 1 else ""
+    hint = suggestion(min(unknown), known | OURS) if len(unknown) == 1 else ""
     raise invalid(
         f"{place.provider.name!r} has no parameter {names}.{hint} "
         "Vendor parameters go into extra_body={…}; drop_params=True leaves out what a provider does not know.",
@@ -53,7 +54,7 @@ def ask_whole(
             reply = yield Io(place.wire.send, place.wire.asend, (call, request, tries.options))
             if reply.status >= 300:
                 raise status_error(reply.status, reply.headers, reply.body, request, place)
-            body = place.codec.decode(reply.body, request)
+            body = place.codec.decode_reply(reply, request)
             return body, completion(body)
         except Exception as error:
             pause = tries.pause_after(translated(error, request, place))

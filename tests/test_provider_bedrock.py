@@ -786,11 +786,6 @@ def test_nova_is_asked_in_its_own_protocol() -> None:
     assert said["inferenceConfig"] == {"maxTokens": 9}
 
 
-def test_other_models_are_not_to_be_invoked() -> None:
-    with pytest.raises(InvalidRequest, match="bedrock/mistral"):
-        invoked(model="mistral.mistral-7b-instruct-v0:2")
-
-
 def test_marks_are_counted_and_wishes_set_on_blocks_only() -> None:
     said = invoked({"role": "system", "content": "S"}, USER, cache_prompt="auto")
     assert "cache_control" not in said

@@ -94,7 +94,7 @@ class OllamaCodec(Codec):
         if "reasoning_effort" in asked:
             body.setdefault("think", EFFORTS.get(asked["reasoning_effort"], asked["reasoning_effort"]))
         if "response_format" in asked:
-            body.update(_format(asked["response_format"]))
+            body.update(format_of(asked["response_format"]))
         if asked.get("tools") and _may_call(asked.get("tool_choice")):
             body["tools"] = asked["tools"]
         options = options_of(asked)
@@ -170,7 +170,7 @@ def options_of(asked: Mapping[str, Any]) -> Json:
     return {**options, **(asked.get("options") or {})}
 
 
-def _format(form: Any) -> Json:
+def format_of(form: Any) -> Json:
     kind = form.get("type") if isinstance(form, Mapping) else None
     if kind == "text":
         return {}
@@ -334,7 +334,7 @@ def created(answer: Mapping[str, Any]) -> int:
 def message_of(message: Mapping[str, Any], first: int) -> Json:
     """What a message, or a piece of one, says. `first`: how many tool calls came before."""
     calls = [_tool_call(call, first + place) for place, call in enumerate(message.get("tool_calls") or ())]
-    text, thinking = _text(message.get("content")), _text(message.get("thinking"))
+    text, thinking = text_of(message.get("content")), text_of(message.get("thinking"))
     said: Json = {"role": "assistant", "content": text or (None if calls else "")}
     if thinking:
         said["reasoning_content"] = thinking
@@ -377,7 +377,7 @@ def logprobs_of(items: Any) -> Json | None:
     return {"content": content, "refusal": None}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{value!r} instead of text")
     return value or ""
@@ -385,6 +385,9 @@ def _text(value: Any) -> str:
 
 class OllamaStream(StreamDecoder):
     """One JSON object a line, each with a piece of the message; the last says `done`."""
+
+    holds = "message"
+    """The field without which a line is none of the answer's."""
 
     def __init__(self, request: Request) -> None:
         self._request, self._rest = request, bytearray()
@@ -415,7 +418,7 @@ class OllamaStream(StreamDecoder):
             return []
         try:
             event = orjson.loads(line)
-            if event.get("error") or "message" not in event:
+            if event.get("error") or self.holds not in event:
                 raise fault_of(line)
             return self._chunks(event)
         except MALFORMED as error:

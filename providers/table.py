@@ -556,6 +556,16 @@ ROWS = (
         docs="https://docs.baseten.co/reference/inference-api/chat-completions",  # 2026-11, by models.dev's row
     ),
     Provider(
+        "writer",
+        "https://api.writer.com/v1",
+        codec="writer",
+        key_env=("WRITER_API_KEY",),
+        base_env=("WRITER_API_BASE", "WRITER_BASE_URL"),
+        extra=frozenset({"random_seed", "best_of"}),
+        fix=COMMON,
+        docs="https://dev.writer.com/home/text-generation",  # 2026-11; its stream as recorded
+    ),
+    Provider(
         "featherless_ai",
         "https://api.featherless.ai/v1",
         key_env=("FEATHERLESS_API_KEY", "FEATHERLESS_AI_API_KEY"),
@@ -919,6 +929,24 @@ def _ollama_embed() -> Codec:
     return OllamaEmbed()
 
 
+def _ollama_generate() -> Codec:
+    from .ollama_generate import OllamaGenerate
+
+    return OllamaGenerate()
+
+
+def _writer() -> Codec:
+    from .writer import WriterChat
+
+    return WriterChat(PROVIDERS)
+
+
+def _writer_text() -> Codec:
+    from .writer import WriterText
+
+    return WriterText()
+
+
 def _replicate() -> Codec:
     from .replicate import ReplicateCodec
 
@@ -961,7 +989,10 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("cohere", "rerank"): _cohere_rerank,
     ("ollama", "chat"): _ollama,
     ("ollama", "embedding"): _ollama_embed,
+    ("ollama", "text_completion"): _ollama_generate,
     ("replicate", "chat"): _replicate,
+    ("writer", "chat"): _writer,
+    ("writer", "text_completion"): _writer_text,
     ("azure", "chat"): _azure(_openai),
     **{("openai", name): _endpoint(name) for name in ENDPOINTS},
     **{("azure", name): _azure(_endpoint(name)) for name in ENDPOINTS},

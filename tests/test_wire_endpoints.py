@@ -55,7 +55,7 @@ def kind_of(record: dict[str, Any]) -> str:
     if record["response"]["status"] >= 400:
         return "error"
     if record["provider"] == "writer":
-        return "foreign"  # its pieces are `{"value": …}`, and nothing marks their end
+        return "writer"  # its pieces are `{"value": …}`, and nothing marks their end
     return "stream" if record["response"]["chunks"] else "whole"
 
 
@@ -65,7 +65,7 @@ def endpoint_of(record: dict[str, Any]) -> str:
 
 def row_of(record: dict[str, Any]) -> str:
     row = PROVIDERS.get(record["provider"])
-    has = row is not None and row.codec == "openai" and row.endpoints.get(endpoint_of(record)) != ""
+    has = row is not None and row.codec in ("openai", "writer") and row.endpoints.get(endpoint_of(record)) != ""
     return record["provider"] if has else "openai_compatible"
 
 
@@ -258,10 +258,31 @@ def test_recorded_error_has_its_class_and_the_vendors_words(record: dict[str, An
     assert words.rstrip(".")[:60] in str(caught.value)
 
 
-@pytest.mark.parametrize("record", of_kind("foreign"))
+@pytest.mark.parametrize("record", of_kind("writer"))
+def test_recorded_stream_of_writer_is_read_and_replayed(record: dict[str, Any], mode: str) -> None:
+    told = [json.loads(line[5:])["value"] for line in "".join(record["response"]["chunks"]).splitlines() if line]
+    with EndpointServer(lambda _: reply_of(record, random.Random(3))) as server, rejoinder.Cache.memory():
+        first, second = call(record, server, mode), call(record, server, mode)
+        assert server.calls == 1
+        assert server.requests[0].json == record["request"]["json"]
+    assert [piece.choices[0].text for piece in first] == [*told, ""]
+    assert first[-1].choices[0].finish_reason == "stop"
+    assert [dumped(piece) for piece in first] == [dumped(piece) for piece in second]
+
+
+@pytest.mark.parametrize("record", of_kind("writer"))
 def test_stream_of_another_protocol_is_an_error(record: dict[str, Any], mode: str) -> None:
     with EndpointServer(lambda _: reply_of(record)) as server, pytest.raises(rejoinder.APIError):
-        call(record, server, mode)
+        call(record, server, mode, model="openai_compatible/m")
+
+
+@pytest.mark.parametrize("body", [b"", b'data: {"value"', b'data: {"error": "no"}\n\n', b"data: 3\n\n", b"{}", b"<p>"])
+def test_writer_says_nothing_else(body: bytes, mode: str) -> None:
+    given: Any = {"model": "writer/m", "prompt": "a", "stream": True, "api_key": "k", "num_retries": 0}
+    with EndpointServer(lambda _: Reply(content_type="text/event-stream", events=[body])) as server:
+        with pytest.raises(rejoinder.APIError):
+            list(rejoinder.text_completion(**given, api_base=server.url))
+        assert server.requests[0].path == "/v1/completions"
 
 
 # Gemini's own embeddings

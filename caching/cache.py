@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..core import settings
@@ -202,15 +202,19 @@ class Cache:
 
     # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def get_cache_key(self, *args: Any, **kwargs: Any) -> str:
-        """The default key of a call with these arguments. Replace it on the instance, or in a subclass, with your own.
+    if TYPE_CHECKING:
+        get_cache_key: Callable[..., str]  # for type checkers an attribute, as it may be assigned
+    else:
 
-        A replacement is called with the caller's arguments by name: `get_cache_key(model=…, messages=…, …)`.
-        """
-        if settings.shape is None:
-            raise ConfigurationError("Keys of calls need the router: import rejoinder, not its parts.")
-        request: Request = settings.shape(*args, **kwargs)
-        return self.key_of(request, self.default_controls)
+        def get_cache_key(self, *args: Any, **kwargs: Any) -> str:
+            """The default key of a call with these arguments. Assign your own to the instance, or override it.
+
+            A replacement is called with the caller's arguments by name: `get_cache_key(model=…, messages=…, …)`.
+            """
+            if settings.shape is None:
+                raise ConfigurationError("Keys of calls need the router: import rejoinder, not its parts.")
+            request: Request = settings.shape(*args, **kwargs)
+            return self.key_of(request, self.default_controls)
 
     def key_of(self, request: Request, controls: Controls, version: int = keys.KEY_VERSION) -> str:
         """The default key of a request: 64 hexadecimal digits."""
@@ -652,7 +656,7 @@ class Cache:
         self.__exit__(kind, error, trace)
 
     def __repr__(self) -> str:
-        return f"<Cache type={self.type!r} namespace={self.namespace!r} ttl={self.ttl!r}>"
+        return f"<Cache {self.store!r} namespace={self.namespace!r} ttl={self.ttl!r}>"
 
 
 _living: weakref.WeakSet[Cache] = weakref.WeakSet()

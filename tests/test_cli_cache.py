@@ -483,3 +483,31 @@ def test_what_has_a_tag_is_listed_and_cleared(shown: Any, tmp_path: Path) -> Non
     assert {row["model"] for row in told["models"]} == {"echo/a", "echo/b"}
     assert shown("clear", "--tag", "draft", "--yes", "--url", str(tmp_path)).endswith("Removed 2 entries.\n")
     assert "echo/c" in shown("list", "--url", str(tmp_path))
+
+
+def test_a_table_or_prefix_of_its_own_can_be_named(shown: Shown, server: RedisServer, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy", reason="needs the extra: pip install 'rejoinder[sql]'")
+    database = f"sqlite:///{tmp_path}/answers.db"
+    server.command("FLUSHALL")
+    caches = {
+        ("--url", database, "--table", "mine"): rejoinder.Cache(type="sql", url=database, table="mine", budget=5),
+        ("--url", server.url, "--prefix", "mine:"): rejoinder.Cache(
+            type="redis", redis_url=server.url, prefix="mine:", budget=5
+        ),
+    }
+    for words, cache in caches.items():
+        rejoinder.completion("echo/a", [{"role": "user", "content": "Hi"}], cache=cache)
+        assert json.loads(shown("list", "--json", *words))["entries"] == 1
+        assert json.loads(shown("list", "--json", *words[:2]))["entries"] == 0
+    said = shown("list", "--url", database, "--prefix", "mine:", status=1)
+    assert "--prefix is for a redis cache, and --url names a sql one" in said
+
+
+def test_a_container_of_cosmos_can_be_named(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("azure.cosmos", reason="pip install 'rejoinder[cosmos]'")
+    assert "AZURE_COSMOS_CONNECTION_STRING" in shown("path", "--url", "cosmos://db/answers", status=1)
+    secret = "AccountEndpoint=https://me.documents.azure.com:443/;AccountKey=c2VjcmV0;"
+    monkeypatch.setenv("AZURE_COSMOS_CONNECTION_STRING", secret)
+    said = shown("path", "--url", "cosmos://db/answers?partition=41")
+    assert said == "CosmosStore(https://me.documents.azure.com:443/, 'db', 'answers')\n"
+    assert "cosmos://DATABASE/CONTAINER" in shown("path", "--url", "cosmos://db", status=1)

@@ -65,6 +65,10 @@ class Store(ABC):
     budget: float = 0.1
     """Seconds that one operation may take before it counts as failed."""
 
+    def __repr__(self) -> str:
+        path = getattr(self, "path", None)
+        return f"{type(self).__name__}({'' if path is None else path})"
+
     # ── the four methods ──────────────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod

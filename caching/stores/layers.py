@@ -35,6 +35,9 @@ class LayeredStore(Store):
         self.breakers = tuple(Breaker() for _ in self.stores)
         self.errors = [0] * len(self.stores)
 
+    def __repr__(self) -> str:
+        return f"LayeredStore({', '.join(map(repr, self.stores))})"
+
     @property
     def last(self) -> Store:
         """The layer that processes share."""

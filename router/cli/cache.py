@@ -105,9 +105,11 @@ def _cache(parser: Parser, namespace: str) -> None:
         "--url",
         metavar="WHERE",
         help="the cache: a folder, redis://host:6379/0, s3://bucket/path, gs://…, az://…, or a database's "
-        "postgresql://…, mysql://…, sqlite:///file "
+        "postgresql://…, mysql://…, sqlite:///file, or cosmos://DATABASE/CONTAINER "
         "(else the cache on disk in your cache folder, or in REJOINDER_CACHE_DIR)",
     )
+    parser.add_argument("--table", metavar="NAME", help="of a database: the cache's table=, if it was given one")
+    parser.add_argument("--prefix", metavar="TEXT", help="of a Redis: the cache's prefix=, if it was given another one")
     parser.add_argument("--namespace", metavar="NAME", help=namespace)
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from ...caching.cache import Cache, prefix_of
 from ...caching.inspection import BUDGET
@@ -15,12 +16,17 @@ from .command import Options
 SCHEMES = {
     **dict.fromkeys(("redis", "rediss", "unix", "valkey", "valkeys"), "redis"),
     **dict.fromkeys(("s3", "gs", "az", "file"), "object"),
+    "cosmos": "cosmos",
     **dict.fromkeys(("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle"), "sql"),
 }
 """What an address begins with, and the store that it is of. SQLAlchemy's may name a driver: postgresql+psycopg."""
 
 SEALS = {"sign_with": "REJOINDER_SIGN_WITH", "encrypt_with": "REJOINDER_ENCRYPT_WITH"}
 """Where the keys of sealed entries come from: not from the command line, which every user of the machine can list."""
+
+
+COSMOS = "AZURE_COSMOS_CONNECTION_STRING"
+"""Where the account of a Cosmos DB and its key come from, for the same reason."""
 
 
 def opened(options: Options, *, may_create: bool = False, cache_seed: str | None = None) -> Cache:
@@ -34,9 +40,45 @@ def opened(options: Options, *, may_create: bool = False, cache_seed: str | None
     kind = SCHEMES.get(scheme.partition("+")[0])
     if kind is None:
         raise ConfigurationError(f"--url {scheme}://…: there are {', '.join(SCHEMES)}.{suggestion(scheme, SCHEMES)}")
+    more |= _own(options, kind)
     if kind == "redis":
         return Cache(type="redis", redis_url=f"{scheme.replace('valkey', 'redis')}://{rest}", **more)
+    if kind == "cosmos":
+        return Cache(type="cosmos", **_container(rest), **more)
     return Cache(type=kind, url=url, **more)
+
+
+def _own(options: Options, kind: str) -> dict[str, str]:
+    """What only stores of one kind have: where in a database, or in a Redis, the entries are."""
+    given = {}
+    for name, its_kind in (("prefix", "redis"), ("table", "sql")):
+        value = getattr(options, name, None)
+        if value is not None:
+            if kind != its_kind:
+                raise ConfigurationError(f"--{name} is for a {its_kind} cache, and --url names a {kind} one.")
+            given[name] = value
+    return given
+
+
+def _container(rest: str) -> dict[str, Any]:
+    """What "DATABASE/CONTAINER?partition=SEED" says."""
+    place, _, query = rest.partition("?")
+    database, _, container = place.strip("/").partition("/")
+    asked = parse_qs(query)
+    secret = os.environ.get(COSMOS)
+    if not secret or not container or set(asked) - {"partition"}:
+        raise ConfigurationError(
+            f"Write --url 'cosmos://DATABASE/CONTAINER?partition=SEED' (a seed is a partition), and the account's "
+            f"connection string into {COSMOS}."
+        )
+    partition = asked.get("partition", [None])[0]
+    return {
+        "connection_string": secret,
+        "database_id": database,
+        "container_id": container,
+        "partition": partition,
+        "create": False,
+    }
 
 
 def disk(directory: Path | None) -> Store:

@@ -15,9 +15,21 @@ import httpx2
 import openai
 import orjson
 from openai.types import Completion as OpenAITextCompletion
-from openai.types import CompletionChoice, CreateEmbeddingResponse, Embedding, ImagesResponse, ModerationCreateResponse
+from openai.types import (
+    CompletionChoice,
+    CreateEmbeddingResponse,
+    Embedding,
+    ImageGenStreamEvent,
+    ImagesResponse,
+    ModerationCreateResponse,
+)
 from openai.types.audio import Transcription as OpenAITranscription
-from openai.types.audio import TranscriptionDiarizedSegment, TranscriptionSegment, TranscriptionWord
+from openai.types.audio import (
+    TranscriptionDiarizedSegment,
+    TranscriptionSegment,
+    TranscriptionStreamEvent,
+    TranscriptionWord,
+)
 from openai.types.audio import Translation as OpenAITranslation
 from openai.types.create_embedding_response import Usage as OpenAIEmbeddingUsage
 from openai.types.responses import Response as OpenAIResponse
@@ -25,6 +37,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import Field, ValidationError
 
 from .answers import NOT_CACHED, CacheInfo, Mapped, Usage
+from .endpoint_folds import sound
 from .shape import Misshapen, parsed
 
 Json = dict[str, Any]
@@ -229,6 +242,25 @@ class Speech(openai.HttpxBinaryResponseContent):
         return f"<Speech of {len(self.content)} bytes, cache={self.cache}>"
 
 
+class SpeechAudioDelta(Mapped, openai.BaseModel):
+    """A piece of spoken text; the openai package has no type for it.
+
+    https://platform.openai.com/docs/api-reference/audio/speech-audio-delta-event (2026-11)
+    """
+
+    type: str = "speech.audio.delta"
+    audio: str
+    """The sound, in base64."""
+
+
+class SpeechAudioDone(Mapped, openai.BaseModel):
+    """The end of a spoken text."""
+
+    type: str = "speech.audio.done"
+    usage: Any = None
+    """Tokens; None where the vendor told none: it sent the sound itself, and not events."""
+
+
 class OtherEvent(Mapped, openai.BaseModel):
     """An event of a kind that the openai package does not know."""
 
@@ -303,7 +335,7 @@ def text_completion(data: bytes) -> TextCompletion:
 
 
 def event(data: bytes) -> Any:
-    """A streamed event of the Responses API, as the openai package types it."""
+    """A streamed event, as the openai package types it."""
     fields = parsed(data)
     kind = _event_kinds().get(fields.get("type", ""), OtherEvent)
     return kind.model_construct(**fields)
@@ -311,9 +343,12 @@ def event(data: bytes) -> Any:
 
 @functools.cache
 def _event_kinds() -> dict[str, Any]:
-    """The classes of events by their types, read off the package's own union of them."""
-    union = get_args(ResponseStreamEvent)[0]
-    return {name: kind for kind in get_args(union) for name in get_args(kind.model_fields["type"].annotation)}
+    """The classes of events by their types, read off the package's own unions of them."""
+    kinds: dict[str, Any] = {"speech.audio.delta": SpeechAudioDelta, "speech.audio.done": SpeechAudioDone}
+    for union in (ImageGenStreamEvent, ResponseStreamEvent, TranscriptionStreamEvent):
+        for kind in get_args(get_args(union)[0]):
+            kinds.update(dict.fromkeys(get_args(kind.model_fields["type"].annotation), kind))
+    return kinds
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {
@@ -329,5 +364,12 @@ READERS: dict[str, Callable[[bytes], Any]] = {
 }
 """What makes an answer of each endpoint out of its JSON; of speech, out of its sound."""
 
-PIECES: dict[str, Callable[[bytes], Any]] = {"responses": event, "text_completion": text_completion}
-"""What makes a piece of a streamed answer, where there are streams."""
+PIECES: dict[str, Callable[[bytes], Any]] = {
+    "image_generation": event,
+    "responses": event,
+    "speech": sound,
+    "speech_events": event,
+    "text_completion": text_completion,
+    "transcription": event,
+}
+"""What makes a piece of a streamed answer, where there are streams. Speech comes in two forms: sound, and events."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -11,6 +12,10 @@ Json = dict[str, Any]
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 """The events that carry the whole response, and end its stream."""
+IMAGE_END = "image_generation.completed"
+"""The event that carries one image, in its final form."""
+TRANSCRIPT_END = "transcript.text.done"
+SPEECH_END = "speech.audio.done"
 
 
 def fold_text(chunks: Iterable[bytes]) -> bytes:
@@ -123,3 +128,113 @@ def _unfold_part(part: Json, where: Json) -> list[Json]:
         *said,
         {"type": "response.content_part.done", **where, "part": part},
     ]
+
+
+OF_AN_IMAGE = ("b64_json", "url", "revised_prompt")
+"""What belongs to one image, and not to the answer with all of them."""
+
+
+def fold_images(chunks: Iterable[bytes]) -> bytes:
+    """The images that these events bring, without the partial ones."""
+    answer: Json = {"created": 0, "data": []}
+    usage: Json = {}
+    for data in chunks:
+        event = orjson.loads(data)
+        if event.pop("type", None) != IMAGE_END:
+            continue
+        answer["data"].append({name: event.pop(name) for name in OF_AN_IMAGE if name in event})
+        answer["created"] = event.pop("created_at", None) or answer["created"]
+        usage = _added(usage, event.pop("usage", None) or {})
+        answer.update(event)
+    if not answer["data"]:
+        raise ValueError("a stream of events without an image")
+    return orjson.dumps({**answer, "usage": usage} if usage else answer)
+
+
+def unfold_images(body: bytes) -> list[bytes]:
+    """The stream that these images might have been: each at once; the usage is the last one's."""
+    answer = orjson.loads(body)
+    images, usage, created = answer.pop("data"), answer.pop("usage", None), answer.pop("created", 0)
+    base = {**answer, "type": IMAGE_END, "created_at": created}
+    events = [{**base, **image} for image in images]
+    if usage is not None and events:
+        events[-1]["usage"] = usage
+    return [orjson.dumps(event) for event in events]
+
+
+def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> Json:
+    """The sums of two usages, at every depth."""
+    whole = dict(one)
+    for name, value in other.items():
+        if isinstance(value, Mapping):
+            whole[name] = _added(whole.get(name) or {}, value)
+        else:
+            whole[name] = (whole.get(name) or 0) + value if isinstance(value, (int, float)) else value
+    return whole
+
+
+def fold_transcript(chunks: Iterable[bytes]) -> bytes:
+    """What was said, as the last of these events has it; with the segments that came before it."""
+    segments: list[Json] = []
+    for data in chunks:
+        event = orjson.loads(data)
+        kind = event.get("type")
+        if kind == "transcript.text.segment":
+            segments.append(event)
+        elif kind == TRANSCRIPT_END:
+            del event["type"]
+            return orjson.dumps({**event, "segments": segments} if segments else event)
+    raise ValueError("a stream of events without its last")
+
+
+def unfold_transcript(body: bytes) -> list[bytes]:
+    """The stream that this transcription might have been: segments with their speakers, the text at once, the end."""
+    whole = orjson.loads(body)
+    segments = whole.get("segments") or ()
+    if segments and all("speaker" in segment for segment in segments):
+        del whole["segments"]
+    else:
+        segments = ()
+    said = {"type": "transcript.text.delta", "delta": whole.get("text")}
+    events = [
+        *({**segment, "type": "transcript.text.segment"} for segment in segments),
+        {**said, "logprobs": whole["logprobs"]} if "logprobs" in whole else said,
+        {**whole, "type": TRANSCRIPT_END},
+    ]
+    return [orjson.dumps(event) for event in events]
+
+
+def sound(data: bytes) -> bytes:
+    """The sound that one event brings; the last one brings none."""
+    return base64.b64decode(orjson.loads(data).get("audio") or "")
+
+
+def sound_event(data: bytes) -> bytes:
+    """A piece of sound as an event: the form in which streams of speech are kept, whatever they came in."""
+    return orjson.dumps({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+
+
+def fold_speech(chunks: Iterable[bytes]) -> bytes:
+    """The sound that these events bring."""
+    return b"".join(map(sound, chunks))
+
+
+def unfold_speech(body: bytes) -> list[bytes]:
+    """The stream that this sound might have been."""
+    return [sound_event(body), orjson.dumps({"type": SPEECH_END, "usage": None})]
+
+
+FOLDS: dict[str, Callable[[Iterable[bytes]], bytes]] = {
+    "image_generation": fold_images,
+    "responses": fold_response,
+    "speech": fold_speech,
+    "text_completion": fold_text,
+    "transcription": fold_transcript,
+}
+UNFOLDS: dict[str, Callable[[bytes], list[bytes]]] = {
+    "image_generation": unfold_images,
+    "responses": unfold_response,
+    "speech": unfold_speech,
+    "text_completion": unfold_text,
+    "transcription": unfold_transcript,
+}

@@ -191,6 +191,9 @@ class Provider:
     """Paths of endpoints that are elsewhere than the protocol has them; "" for one that it lacks."""
     most_to_embed: Most = ANY_NUMBER
     """How many items, and tokens of them all, it takes in one request for vectors; larger inputs are cut."""
+    event_streams: frozenset[str] = frozenset()
+    """Endpoints other than those of text that it streams as OpenAI does: "image_generation", "transcription", "speech".
+    Sound alone comes in pieces from everybody."""
     takes_forms: bool = True
     """True if sound goes to it as a file in a form; else it goes in JSON, as `input_audio`."""
     prompt_cache: str = ""

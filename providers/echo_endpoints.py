@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from ..core.endpoint_folds import unfold_response, unfold_text
+from ..core.endpoint_folds import UNFOLDS
 
 Json = dict[str, Any]
 DIMENSIONS = 8
@@ -41,8 +41,7 @@ def whole(endpoint: str, number: int, body: Mapping[str, Any], answer: Any) -> b
 
 def events(endpoint: str, data: bytes) -> list[Json]:
     """The stream of an answer."""
-    pieces = unfold_response(data) if endpoint == "responses" else unfold_text(data)
-    return [orjson.loads(piece) for piece in pieces]
+    return [orjson.loads(piece) for piece in UNFOLDS[endpoint](data)]
 
 
 def _embedding(number: int, body: Mapping[str, Any], text: str) -> Json:

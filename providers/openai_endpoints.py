@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from ..core import shape
-from ..core.endpoint_folds import ENDS, unfold_response
+from ..core.endpoint_folds import ENDS, IMAGE_END, SPEECH_END, TRANSCRIPT_END, UNFOLDS
 from ..core.types import Request
 from .base import Call, Provider, ProviderFault, StreamDecoder
 from .failures import fault_in_answer
 from .multipart import form
-from .openai import CUT_SHORT, OpenAICodec, OpenAIStream, wire_json
-from .sse import Event, EventSplitter
+from .openai import OpenAICodec, OpenAIStream, wire_json
+from .openai_streams import EventStream, ResponseStream, SoundStream, answer
 
 PARAMETERS = {
     "embedding": "input dimensions encoding_format user",
@@ -34,8 +34,8 @@ PARAMETERS = {
         "tool_choice tools top_logprobs top_p truncation user"
     ),
     "image_generation": (
-        "prompt background moderation n output_compression output_format quality response_format safety_identifier "
-        "size style user reasoning"
+        "prompt background moderation n output_compression output_format partial_images quality response_format "
+        "safety_identifier size style user reasoning"
     ),
     "transcription": (
         "file chunking_strategy include keywords known_speaker_names known_speaker_references language languages "
@@ -69,6 +69,13 @@ NEEDS = {
     "moderation": "results",
 }
 """The field without which an answer is none."""
+
+STREAM_ENDS = {
+    "image_generation": frozenset({IMAGE_END}),
+    "transcription": frozenset({TRANSCRIPT_END}),
+    "speech": frozenset({SPEECH_END}),
+}
+"""The events without which a stream is not whole."""
 
 PLAIN_TEXTS = frozenset({"text", "srt", "vtt"})
 """Response formats of transcriptions that are no JSON."""
@@ -109,22 +116,16 @@ class EndpointCodec(OpenAICodec):
         answer(body, NEEDS[self.endpoint])
         return body
 
+    def decoder(self, request: Request) -> StreamDecoder:
+        return EventStream(STREAM_ENDS[self.endpoint], self.unstreamed(request))
+
+    def unstreamed(self, request: Request) -> Callable[[bytes], list[bytes]]:
+        """What makes the stream of a whole answer: an error, or that of a server that does not stream."""
+        return lambda body: UNFOLDS[self.endpoint](self.decode(body, request))
+
     def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
         url, headers = super().template(provider, request, api_key)
         return url.removesuffix(self.path) + self.path_at(provider), headers
-
-
-def answer(body: bytes, needs: str) -> dict[str, Any]:
-    """An answer, parsed. Raises `ProviderFault` if it is an error, or none."""
-    try:
-        data = shape.parsed(body)
-    except shape.Misshapen:
-        raise ProviderFault(fault_in_answer(body)._replace(status=502), body) from None
-    if data.get("error"):
-        raise ProviderFault(fault_in_answer(orjson.dumps({"error": data["error"]})), body)
-    if data.get(needs) is None:
-        raise ProviderFault(fault_in_answer(body), body)
-    return data
 
 
 class TextCodec(EndpointCodec):
@@ -155,58 +156,17 @@ class ResponsesCodec(EndpointCodec):
         return body
 
     def decoder(self, request: Request) -> StreamDecoder:
-        return ResponseStream()
+        return ResponseStream(ENDS, self.unstreamed(request))
 
 
-class ResponseStream(StreamDecoder):
-    """Events that are given on as they are, until one of them ends the response."""
+class ImageCodec(EndpointCodec):
+    """Pictures. A stream has as many ends as pictures were asked for."""
 
-    def __init__(self) -> None:
-        self._events = EventSplitter()
-        self._finished = False
-        self._start = bytearray()
-        self._is_events: bool | None = None
+    endpoint = "image_generation"
 
-    def feed(self, data: bytes) -> list[bytes]:
-        if self._is_events:
-            return self._pieces(self._events.feed(data))
-        self._start += data
-        if self._is_events is None and (head := self._start.lstrip(b"\xef\xbb\xbf \t\r\n")):
-            self._is_events = not head.startswith((b"{", b"[", b"<"))
-        return self._pieces(self._events.feed(bytes(self._start))) if self._is_events else []
-
-    def end(self) -> list[bytes]:
-        if not self._is_events:  # an error, or the whole answer of a server that does not stream
-            body = bytes(self._start)
-            answer(body, "output")
-            return unfold_response(body)
-        pieces = self._pieces(self._events.end())
-        if not self._finished:
-            raise ProviderFault(CUT_SHORT)
-        return pieces
-
-    def _pieces(self, events: list[Event]) -> list[bytes]:
-        pieces = []
-        for event in events:
-            if self._finished or not event.data.startswith(b"{"):
-                continue  # `[DONE]`, which some of OpenAI's followers send
-            kind = self._kind(event)
-            if kind == "error":
-                raise ProviderFault(fault_in_answer(event.data), event.data)
-            if kind == "response.failed":
-                answer(orjson.dumps(orjson.loads(event.data).get("response")), "output")
-            self._finished = kind in ENDS
-            pieces.append(event.data)
-        return pieces
-
-    def _kind(self, event: Event) -> str:
-        """The type of an event, checked: the bytes of one that is cut are not given on."""
-        if event.name not in ("message", "error") and event.name not in ENDS:
-            return event.name
-        try:
-            return str(orjson.loads(event.data).get("type") or event.name)
-        except orjson.JSONDecodeError:
-            raise ProviderFault(CUT_SHORT, event.data) from None
+    def decoder(self, request: Request) -> StreamDecoder:
+        count = request.parameters.get("n") or 1
+        return EventStream(STREAM_ENDS[self.endpoint], self.unstreamed(request), count)
 
 
 class HearingCodec(EndpointCodec):
@@ -240,8 +200,18 @@ class SpeechCodec(EndpointCodec):
         call = super().encode(request, provider)
         return call._replace(headers={**call.headers, "accept": "application/octet-stream"})
 
+    def body(self, request: Request, provider: Provider) -> dict[str, Any]:
+        body = super().body(request._replace(stream=False), provider)  # sound comes in pieces unasked
+        if request.stream and (request.stream_options or {}).get("stream_format") == "sse":
+            body["stream_format"] = "sse"
+        return body
+
+    def decoder(self, request: Request) -> StreamDecoder:
+        return SoundStream(STREAM_ENDS["speech"], self.unstreamed(request))
+
     def decode(self, body: bytes, request: Request) -> bytes:
-        if body and not body.startswith((b"{", b"<")):
+        is_samples = request.parameters.get("response_format") == "pcm" and not body.rstrip().endswith((b"}", b">"))
+        if body and (is_samples or not body.startswith((b"{", b"<"))):
             return body
         try:
             return base64.b64decode(answer(body, "audio_data")["audio_data"], validate=True)
@@ -283,6 +253,7 @@ def ranked(item: Mapping[str, Any], documents: Any, wanted: Any) -> dict[str, An
 OWN: Mapping[str, type[EndpointCodec]] = {
     "text_completion": TextCodec,
     "responses": ResponsesCodec,
+    "image_generation": ImageCodec,
     "transcription": HearingCodec,
     "translation": HearingCodec,
     "speech": SpeechCodec,

@@ -61,7 +61,7 @@ class ClientWire:
             )
         except Exception as error:
             return ClientReply(self._answered(error))
-        return HttpReply(stream.response, self, request, options)
+        return HttpReply(_response(stream), self, request, options)
 
     async def aopen(self, call: Call, request: Request, options: Options) -> HttpReply | ClientReply:
         try:
@@ -70,7 +70,7 @@ class ClientWire:
             )
         except Exception as error:
             return ClientReply(self._answered(error))
-        return HttpReply(stream.response, self, request, options)
+        return HttpReply(_response(stream), self, request, options)
 
     def _stream(self, name: str) -> Any:
         """The SDK's class for streams, made for chunks as they come: of it we only take the open response."""
@@ -93,6 +93,11 @@ class ClientWire:
                 message=f"No answer from {self.name!r}: {error.__cause__ or error}.", request=sent
             ) from error
         raise error
+
+
+def _response(stream: Any) -> httpx2.Response:
+    """The open response of an SDK's stream. Newer SDKs give it itself, because that is what it is to be cast to."""
+    return stream if isinstance(stream, httpx2.Response) else stream.response
 
 
 def _parsed(body: bytes) -> Any:

@@ -48,6 +48,10 @@ ENDPOINTS = (
 """What can be called beside chat."""
 
 
+EVENT_STREAMS = frozenset({"image_generation", "transcription", "speech"})
+"""What OpenAI streams beside texts."""
+
+
 def _only(*names: str) -> dict[str, str]:
     """The `endpoints` of a row that has these and no others."""
     return {name: "" for name in ("chat", *ENDPOINTS) if name not in names}
@@ -66,6 +70,7 @@ ROWS = (
         key_env=("OPENAI_API_KEY",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         endpoints=_lacks("rerank"),
+        event_streams=EVENT_STREAMS,
         # https://platform.openai.com/docs/api-reference/embeddings/create (2026-11)
         most_to_embed=Most(2048, 300_000),
         prompt_cache="automatic",
@@ -149,6 +154,7 @@ ROWS = (
         base_env=("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"),
         version_env=("AZURE_API_VERSION", "OPENAI_API_VERSION"),
         endpoints=_lacks("rerank"),
+        event_streams=EVENT_STREAMS,
         # https://learn.microsoft.com/azure/foundry/openai/how-to/embeddings (2026-11)
         most_to_embed=Most(2048, 300_000),
         prompt_cache="automatic",
@@ -203,9 +209,10 @@ ROWS = (
         base_env=("OPENAI_COMPATIBLE_API_BASE", "OPENAI_COMPATIBLE_BASE_URL"),
         needs_key=False,
         open_ended=True,
+        event_streams=EVENT_STREAMS,
         fix=STRAY_USAGE,
     ),
-    Provider("echo", "", codec="openai", needs_key=False, open_ended=True),
+    Provider("echo", "", codec="openai", needs_key=False, open_ended=True, event_streams=EVENT_STREAMS),
     # Servers that one runs oneself. They take sampling parameters without end, and mostly no key.
     Provider(
         "ollama",
@@ -321,6 +328,7 @@ ROWS = (
         base_env=("LITELLM_PROXY_API_BASE",),
         needs_key=False,
         open_ended=True,
+        event_streams=EVENT_STREAMS,
         fix=STRAY_USAGE,
         docs="https://docs.litellm.ai/docs/providers/litellm_proxy",  # not re-read; 4000 is the proxy's default port
     ),

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overloa
 from ..core.flow import arun, run
 from ..core.types import Request
 from ..providers import table
+from ..providers.base import Provider
 from .api import mocked
 from .embedding import begin_embedding
 from .engine import begin_with, complete_with_fallbacks
 from .miss import Streamed
 from .shape import OURS, base_of, present
-from .stream import AsyncStream, Stream
+from .stream import AsyncStream, Stream, form_of
 
 if TYPE_CHECKING:
     from ..core.endpoint_answers import (
@@ -127,12 +128,15 @@ class ImageParams(CallParams, total=False):
     n: int | None
     output_compression: int | None
     output_format: str | None
+    partial_images: int | None
+    """How many unfinished pictures a stream brings before the finished one: 0 to 3."""
     quality: str | None
     response_format: str | None
     safety_identifier: str | None
     size: str | None
     style: str | None
     user: str | None
+    replay_timing: bool | None
 
 
 class HearingParams(CallParams, total=False):
@@ -148,6 +152,7 @@ class TranscriptionParams(HearingParams, total=False):
     include: Sequence[str] | None
     language: str | None
     timestamp_granularities: Sequence[str] | None
+    replay_timing: bool | None
 
 
 class SpeechParams(CallParams, total=False):
@@ -156,6 +161,7 @@ class SpeechParams(CallParams, total=False):
     instructions: str | None
     response_format: str | None
     speed: float | None
+    replay_timing: bool | None
 
 
 class RerankParams(CallParams, total=False):
@@ -180,7 +186,9 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 """What a call cannot do without."""
 
-STREAMED = frozenset({"text_completion", "responses"})
+TEXTS = frozenset({"text_completion", "responses"})
+"""Endpoints that have streams wherever they are had."""
+STREAMED = TEXTS | {"image_generation", "transcription", "speech"}
 
 
 def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Request:
@@ -204,7 +212,10 @@ def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Requ
     )
     check(request)
     prepare = PREPARE.get(endpoint)
-    return request if prepare is None else request._replace(parameters=prepare(request))
+    request = request if prepare is None else prepare(request)
+    if request.stream:
+        check_stream(request, provider)
+    return request
 
 
 def check(request: Request) -> None:
@@ -219,24 +230,35 @@ def check(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and not isinstance(value, Mapping):
             raise _invalid(f"{name}={value!r} must be a dict, not {type(value).__name__}.", request)
-    if request.stream and request.endpoint not in STREAMED:
-        raise _invalid(f"{request.endpoint} has no streams; leave stream=True out.", request)
 
 
-def _embedding(request: Request) -> Mapping[str, Any]:
+def check_stream(request: Request, provider: Provider) -> None:
+    """Raise `InvalidRequest` for a stream that there is not: at all, or of this provider's."""
+    endpoint = request.endpoint
+    if endpoint not in STREAMED:
+        raise _invalid(f"{endpoint} has no streams; leave stream=True out.", request)
+    is_sound = form_of(endpoint, request.stream_options) == "speech"
+    if endpoint not in TEXTS and not is_sound and endpoint not in provider.event_streams:
+        hint = (
+            "leave stream_format='sse' out, for a stream of sound" if endpoint == "speech" else "leave stream=True out"
+        )
+        raise _invalid(f"{provider.name!r} has no streams of events for {endpoint}; {hint}.", request)
+
+
+def _embedding(request: Request) -> Request:
     given = request.parameters["input"]
     if hasattr(given, "tolist"):  # tokens in an array
-        return {**request.parameters, "input": given.tolist()}
+        return _with(request, input=given.tolist())
     if isinstance(given, (str, list, Mapping)):
-        return request.parameters
+        return request
     if not isinstance(given, Sequence) or isinstance(given, (bytes, bytearray)):
         raise _invalid(
             f"input={given!r:.80} must be a text, a list of texts, or tokens; not {type(given).__name__}.", request
         )
-    return {**request.parameters, "input": list(given)}
+    return _with(request, input=list(given))
 
 
-def _responses(request: Request) -> Mapping[str, Any]:
+def _responses(request: Request) -> Request:
     parameters = dict(request.parameters)
     kind = parameters.pop("text_format", None)
     if kind is not None:
@@ -244,28 +266,43 @@ def _responses(request: Request) -> Mapping[str, Any]:
 
         schema = response_format(kind)["json_schema"]
         parameters["text"] = {**(parameters.get("text") or {}), "format": {"type": "json_schema", **schema}}
-    return parameters
+    return request._replace(parameters=parameters)
 
 
-def _hearing(request: Request) -> Mapping[str, Any]:
+def _speech(request: Request) -> Request:
+    """`stream_format` is how the sound is sent, and not part of what is said: it goes where the key does not look."""
+    parameters = dict(request.parameters)
+    form = parameters.pop("stream_format", None)
+    if form not in (None, "sse", "audio"):
+        raise _invalid(f"stream_format={form!r} must be 'sse' or 'audio'.", request)
+    options = {**(request.stream_options or {}), "stream_format": form} if form else request.stream_options
+    return request._replace(parameters=parameters, stream=request.stream or form == "sse", stream_options=options)
+
+
+def _hearing(request: Request) -> Request:
     from ..providers.multipart import upload
 
     try:
-        return {**request.parameters, "file": upload(request.parameters["file"])}
+        return _with(request, file=upload(request.parameters["file"]))
     except (ValueError, OSError) as error:
         raise _invalid(f"The file cannot be sent: {error}.", request) from None
 
 
-def _rerank(request: Request) -> Mapping[str, Any]:
+def _rerank(request: Request) -> Request:
     documents = request.parameters["documents"]
     if isinstance(documents, (str, Mapping)) or not isinstance(documents, Sequence):
         raise _invalid(f"documents={documents!r:.80} must be a list of texts.", request)
-    return {**request.parameters, "documents": list(documents)}
+    return _with(request, documents=list(documents))
 
 
-PREPARE: Mapping[str, Callable[[Request], Mapping[str, Any]]] = {
+def _with(request: Request, **parameters: Any) -> Request:
+    return request._replace(parameters={**request.parameters, **parameters})
+
+
+PREPARE: Mapping[str, Callable[[Request], Request]] = {
     "embedding": _embedding,
     "responses": _responses,
+    "speech": _speech,
     "transcription": _hearing,
     "translation": _hearing,
     "rerank": _rerank,
@@ -321,7 +358,7 @@ async def _acall(endpoint: str, model: str, params: dict[str, Any]) -> Any:
 
 def _streamed(found: Streamed, endpoint: str, params: Mapping[str, Any], kind: Any) -> Any:
     wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
-    return kind(found.member, found.info, wants_usage, endpoint)
+    return kind(found.member, found.info, wants_usage, form_of(endpoint, params))
 
 
 # The functions
@@ -394,27 +431,59 @@ async def aresponses(input: Any = None, model: str = "", **params: Any) -> Respo
     return cast("Response | AsyncStream", await _acall("responses", model, {"input": input, **params}))
 
 
-def image_generation(prompt: str, model: str, **params: Unpack[ImageParams]) -> Images:
-    """Pictures of what `prompt` says. Those that come as links are kept for less than an hour: links live no longer."""
-    return cast("Images", _call("image_generation", model, {"prompt": prompt, **params}))
+@overload
+def image_generation(prompt: str, model: str, *, stream: Literal[True], **params: Unpack[ImageParams]) -> Stream: ...
+@overload
+def image_generation(
+    prompt: str, model: str, *, stream: Literal[False] | None = None, **params: Unpack[ImageParams]
+) -> Images: ...
+def image_generation(prompt: str, model: str, **params: Any) -> Images | Stream:
+    """Pictures of what `prompt` says. Those that come as links are kept for less than an hour: links live no longer.
+
+    With `stream=True` a `Stream` of events: `partial_images` unfinished pictures, then each finished one.
+    """
+    return cast("Images | Stream", _call("image_generation", model, {"prompt": prompt, **params}))
 
 
-async def aimage_generation(prompt: str, model: str, **params: Unpack[ImageParams]) -> Images:
+@overload
+async def aimage_generation(
+    prompt: str, model: str, *, stream: Literal[True], **params: Unpack[ImageParams]
+) -> AsyncStream: ...
+@overload
+async def aimage_generation(
+    prompt: str, model: str, *, stream: Literal[False] | None = None, **params: Unpack[ImageParams]
+) -> Images: ...
+async def aimage_generation(prompt: str, model: str, **params: Any) -> Images | AsyncStream:
     """`image_generation` for a running event loop."""
-    return cast("Images", await _acall("image_generation", model, {"prompt": prompt, **params}))
+    return cast("Images | AsyncStream", await _acall("image_generation", model, {"prompt": prompt, **params}))
 
 
-def transcription(model: str, file: Any, **params: Unpack[TranscriptionParams]) -> Transcription:
+@overload
+def transcription(model: str, file: Any, *, stream: Literal[True], **params: Unpack[TranscriptionParams]) -> Stream: ...
+@overload
+def transcription(
+    model: str, file: Any, *, stream: Literal[False] | None = None, **params: Unpack[TranscriptionParams]
+) -> Transcription: ...
+def transcription(model: str, file: Any, **params: Any) -> Transcription | Stream:
     """What is said in `file`: a path, bytes, a file object, or a tuple of a name and one of these.
 
     A file object is sent from its beginning, and left where it stood. The key is made of the bytes, not of the name.
+    With `stream=True` a `Stream` of events: the text as it is understood, then all of it.
     """
-    return cast("Transcription", _call("transcription", model, {"file": file, **params}))
+    return cast("Transcription | Stream", _call("transcription", model, {"file": file, **params}))
 
 
-async def atranscription(model: str, file: Any, **params: Unpack[TranscriptionParams]) -> Transcription:
+@overload
+async def atranscription(
+    model: str, file: Any, *, stream: Literal[True], **params: Unpack[TranscriptionParams]
+) -> AsyncStream: ...
+@overload
+async def atranscription(
+    model: str, file: Any, *, stream: Literal[False] | None = None, **params: Unpack[TranscriptionParams]
+) -> Transcription: ...
+async def atranscription(model: str, file: Any, **params: Any) -> Transcription | AsyncStream:
     """`transcription` for a running event loop."""
-    return cast("Transcription", await _acall("transcription", model, {"file": file, **params}))
+    return cast("Transcription | AsyncStream", await _acall("transcription", model, {"file": file, **params}))
 
 
 def translation(model: str, file: Any, **params: Unpack[HearingParams]) -> Translation:
@@ -427,14 +496,66 @@ async def atranslation(model: str, file: Any, **params: Unpack[HearingParams]) -
     return cast("Translation", await _acall("translation", model, {"file": file, **params}))
 
 
-def speech(model: str, input: str, voice: Any = None, **params: Unpack[SpeechParams]) -> Speech:
-    """`input`, spoken. The answer has `content`, `read()` and `write_to_file(path)`."""
-    return cast("Speech", _call("speech", model, {"input": input, "voice": voice, **params}))
+@overload
+def speech(
+    model: str, input: str, voice: Any = None, *, stream_format: Literal["sse"], **params: Unpack[SpeechParams]
+) -> Stream: ...
+@overload
+def speech(
+    model: str,
+    input: str,
+    voice: Any = None,
+    *,
+    stream: Literal[True],
+    stream_format: Literal["sse", "audio"] | None = None,
+    **params: Unpack[SpeechParams],
+) -> Stream: ...
+@overload
+def speech(
+    model: str,
+    input: str,
+    voice: Any = None,
+    *,
+    stream: Literal[False] | None = None,
+    stream_format: Literal["audio"] | None = None,
+    **params: Unpack[SpeechParams],
+) -> Speech: ...
+def speech(model: str, input: str, voice: Any = None, **params: Any) -> Speech | Stream:
+    """`input`, spoken. The answer has `content`, `read()` and `write_to_file(path)`.
+
+    With `stream=True` a `Stream` of bytes, as the sound comes; with `stream_format="sse"` one of events with sound in
+    them, in base64, the last of which has the usage.
+    """
+    return cast("Speech | Stream", _call("speech", model, {"input": input, "voice": voice, **params}))
 
 
-async def aspeech(model: str, input: str, voice: Any = None, **params: Unpack[SpeechParams]) -> Speech:
+@overload
+async def aspeech(
+    model: str, input: str, voice: Any = None, *, stream_format: Literal["sse"], **params: Unpack[SpeechParams]
+) -> AsyncStream: ...
+@overload
+async def aspeech(
+    model: str,
+    input: str,
+    voice: Any = None,
+    *,
+    stream: Literal[True],
+    stream_format: Literal["sse", "audio"] | None = None,
+    **params: Unpack[SpeechParams],
+) -> AsyncStream: ...
+@overload
+async def aspeech(
+    model: str,
+    input: str,
+    voice: Any = None,
+    *,
+    stream: Literal[False] | None = None,
+    stream_format: Literal["audio"] | None = None,
+    **params: Unpack[SpeechParams],
+) -> Speech: ...
+async def aspeech(model: str, input: str, voice: Any = None, **params: Any) -> Speech | AsyncStream:
     """`speech` for a running event loop."""
-    return cast("Speech", await _acall("speech", model, {"input": input, "voice": voice, **params}))
+    return cast("Speech | AsyncStream", await _acall("speech", model, {"input": input, "voice": voice, **params}))
 
 
 MODERATION = "openai/omni-moderation-latest"

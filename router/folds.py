@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..core.endpoint_folds import fold_response, fold_text, unfold_response, unfold_text
+from ..core import endpoint_folds
 from ..core.types import Request
 from .fold import fold, unfold
 
 FOLDS: dict[str, Callable[[Iterable[bytes]], bytes]] = {
     "chat": fold,
-    "responses": fold_response,
-    "text_completion": fold_text,
+    **endpoint_folds.FOLDS,
 }
 UNFOLDS: dict[str, Callable[[bytes], list[bytes]]] = {
     "chat": unfold,
-    "responses": unfold_response,
-    "text_completion": unfold_text,
+    **endpoint_folds.UNFOLDS,
 }
 
 

@@ -22,7 +22,7 @@ from .folds import folded, unfolded
 from .kept_errors import body_of, is_kept, is_lasting, restored
 from .live import LiveStream, Membership, OutOfReach, Tape
 from .shape import check, options_of
-from .stream import piece_maker
+from .stream import form_of, piece_maker
 from .vendor import ask_stream, ask_whole, fitted
 
 Params = Mapping[str, Any]
@@ -77,7 +77,7 @@ def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, par
             return answers.marked(request, entry.body, info)
         chunks = list(entry.chunks) or unfolded(request, entry.body)
         # All of them now, while one that does not read can still be a miss.
-        pieces = list(map(piece_maker(request.endpoint), chunks))
+        pieces = list(map(piece_maker(form_of(request.endpoint, request.stream_options)), chunks))
         if not pieces:
             raise ValueError("there is nothing to replay")
     except Exception as error:

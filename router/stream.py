@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,12 @@ def piece_maker(endpoint: str) -> Callable[[bytes], Any]:
         return chunk
     from ..core import endpoint_answers
 
-    return endpoint_answers.event if endpoint == "responses" else endpoint_answers.text_completion
+    return endpoint_answers.PIECES[endpoint]
+
+
+def form_of(endpoint: str, said: Mapping[str, Any] | None) -> str:
+    """The form in which an endpoint's stream is given: its own name, but for speech, which has two."""
+    return "speech_events" if endpoint == "speech" and (said or {}).get("stream_format") == "sse" else endpoint
 
 
 def piece_reader(endpoint: str, wants_usage: bool) -> Callable[[bytes], Any]:

@@ -264,7 +264,25 @@ def test_own_client_carries_the_call(name: str, kind: str, server: EndpointServe
         assert server.requests[0].form["file"] == [given["file"]]
 
 
-@pytest.mark.parametrize("name", sorted(SIMPLE.keys() - {"text_completion", "responses"}))
+@pytest.mark.parametrize("name", ["text_completion", "responses"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_own_client_carries_the_stream(name: str, kind: str, server: EndpointServer) -> None:
+    given: Any = {"model": "openai/m", **SIMPLE[name], "stream": True}
+    if kind == "sync":
+        own = openai.OpenAI(api_key="sk-own", base_url=server.url)
+        told = list(getattr(rejoinder, name)(**given, client=own))
+    else:
+
+        async def go() -> list[Any]:
+            client = openai.AsyncOpenAI(api_key="sk-own", base_url=server.url)
+            return await read_all(await getattr(rejoinder, f"a{name}")(**given, client=client))
+
+        told = asyncio.run(go())
+    assert len(told) > 2
+    assert server.requests[0].headers["authorization"] == "Bearer sk-own"
+
+
+@pytest.mark.parametrize("name", ["translation", "moderation", "rerank"])
 def test_endpoint_without_streams_says_so(name: str, server: EndpointServer) -> None:
     with pytest.raises(rejoinder.InvalidRequest, match="has no streams"):
         getattr(rejoinder, name)(**{"model": "openai/m", **SIMPLE[name]}, stream=True)
@@ -763,3 +781,46 @@ def test_mock_response_asks_nobody(call: Call, server: EndpointServer) -> None:
     assert call("text_completion", prompt="a", mock_response="mocked").choices[0].text == "mocked"
     assert call("transcription", file=b"ID3", mock_response="mocked").text == "mocked"
     assert server.calls == 0
+
+
+def chat_events(asked: Asked) -> Reply:
+    piece = {"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return events([json.dumps({**base, "choices": [piece]}), "[DONE]"])
+
+
+def message_events(asked: Asked) -> Reply:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None}
+    told: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    ]
+    pieces = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
+    return Reply(content_type="text/event-stream", events=pieces)
+
+
+@pytest.mark.parametrize("vendor", ["openai", "anthropic"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_own_client_streams_a_chat(vendor: str, is_async: bool, server: EndpointServer) -> None:
+    import anthropic
+
+    server.answer = chat_events if vendor == "openai" else message_events
+    base = server.url if vendor == "openai" else server.url.removesuffix("/v1")
+    sdk: Any = {"openai": openai, "anthropic": anthropic}[vendor]
+    name = ("Async" if is_async else "") + {"openai": "OpenAI", "anthropic": "Anthropic"}[vendor]
+    given: Any = {"model": f"{vendor}/m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
+
+    async def go() -> list[Any]:
+        own = getattr(sdk, name)(api_key="sk-own", base_url=base)
+        return await read_all(await rejoinder.acompletion(**given, stream=True, client=own))
+
+    if is_async:
+        chunks = asyncio.run(go())
+    else:
+        own = getattr(sdk, name)(api_key="sk-own", base_url=base)
+        chunks = list(rejoinder.completion(**given, stream=True, client=own))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"

@@ -17,7 +17,8 @@ from ..core.types import Request
 from .base import Provider, ProviderFault, StreamDecoder
 from .failures import fault_in_answer
 from .openai import CUT_SHORT, OpenAICodec
-from .openai_endpoints import TextCodec, answer
+from .openai_endpoints import TextCodec
+from .openai_streams import answer
 from .sse import Event, EventSplitter
 
 Json = dict[str, Any]

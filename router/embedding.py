@@ -23,8 +23,8 @@ import orjson
 from ..caching.cache import Cache
 from ..caching.entry import Entry
 from ..caching.flights import Flight
-from ..caching.keys import NotJSON
-from ..caching.policy import Controls
+from ..caching.keys import EARLIER, NotJSON
+from ..caching.policy import Controls, seconds_left
 from ..core.errors import CacheMiss, RejoinderError
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Options, Request
@@ -33,7 +33,7 @@ from ..providers.base import Failure, Most, ProviderFault
 from ..providers.deployment import deployment
 from .engine import cache_for, in_task, in_thread, may_fall_back
 from .faults import invalid, late, twin_of
-from .miss import _apause, _pause, notes_of
+from .miss import _apause, _pause, is_to_be_stored, notes_of
 from .shape import options_of, snapshot
 from .vendor import ask_whole, fitted
 
@@ -54,17 +54,21 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
     items = items_of(request.parameters["input"])
     if cache is None:
         return _uncached(request, options, items)
-    controls = cache.default_controls if params.get("cache") is None else cache.controls(params["cache"])
+    controls = cache.controls(params.get("cache"))
     keys: list[str] = []
+    earlier: dict[str, list[tuple[Cache, str]]] = {}
     for item in items:
+        single, given = with_input(request, item), {**params, "input": item}
         try:
-            key = cache.entry_key(with_input(request, item), controls, model, None, {**params, "input": item})
+            key = cache.entry_key(single, controls, model, None, given)
         except NotJSON as error:
             raise invalid(str(error), request) from None
         if key is None:
             return _uncached(request, options, items)
         keys.append(key)
-    return Batch(request, options, cache, controls, items, keys).answer()
+        if controls.may_read and (EARLIER or cache.old is not None):
+            earlier[key] = list(cache.earlier_places(single, controls, model, None, given))
+    return Batch(request, options, cache, controls, items, keys, earlier).answer()
 
 
 def items_of(given: Any) -> list[Any]:
@@ -122,9 +126,12 @@ class Batch:
         controls: Controls,
         items: Sequence[Any],
         keys: Sequence[str],
+        earlier: Mapping[str, Sequence[tuple[Cache, str]]] | None = None,
     ) -> None:
         self.request, self.options, self.cache, self.controls = request, options, cache, controls
         self.keys, self.items = keys, dict(zip(keys, items, strict=True))
+        self.earlier = earlier or {}
+        """Where else an item may be, from before: under an earlier key, or in an older cache."""
         self.started = time.monotonic()
         self.deadline = None if options.deadline is None else self.started + options.deadline
         self.terms = (options.terms, options.drop_params, request.extra_headers)
@@ -143,6 +150,8 @@ class Batch:
         found: Found = {}
         if self.controls.may_read:
             found = yield from self.read(list(self.items))
+            yield from self.keep_young(found)
+            found.update((yield from self.read_earlier([key for key in self.earlier if key not in found])))
         self.cache.counts["hits"] += len(found)
         self.cache.counts["misses"] += len(self.items) - len(found)
         stored = frozenset(found)
@@ -167,7 +176,33 @@ class Batch:
             self.late.update(spare)
         return self.joined(found, stored | self.late)
 
-    # Items past their time
+    # Items of another time
+
+    def read_earlier(self, keys: list[str]) -> Flow[Found]:
+        """What is kept where it was kept before; it is copied to where it belongs."""
+        found: Found = {}
+        for key in keys:
+            for other, other_key in self.earlier[key]:
+                entry = yield from other.read(other_key, self.controls)
+                if entry is not None and (yield from self.readable({key: entry})):
+                    found[key] = entry
+                    break
+        if self.controls.may_store:
+            yield from self.write(found, "migrated")
+        return found
+
+    def keep_young(self, found: Found) -> Flow[None]:
+        """Extend the time of hits because they serve, or fetch them anew before their time is over."""
+        if not (self.controls.sliding or self.controls.early_refresh):
+            return
+        renewed = {key: now for key, entry in found.items() if (now := self.cache.renewed(entry, self.controls))}
+        yield from self.write(renewed, "renewed")
+        ages = {key: entry for key, entry in found.items() if key not in renewed and self.is_soon_over(entry)}
+        yield from self.fetch_anew(ages)
+
+    def is_soon_over(self, entry: Entry) -> bool:
+        left = seconds_left(entry.stored_at, entry.ttl, self.controls.max_age, self.cache.clock())
+        return left is not None and left < self.controls.early_refresh
 
     def read_late(self, keys: list[str]) -> Flow[Found]:
         """The entries of `keys` that are past their time, but within the call's grace."""
@@ -175,16 +210,23 @@ class Batch:
         return (yield from self.readable((yield Io(_each, _aeach, (reads,)))))
 
     def renew_late(self, spare: Found) -> Flow[Found]:
-        """Those that serve at once; they are asked for anew in the background, unless somebody is at it already."""
+        """Those that serve at once; they are asked for anew."""
         grace = self.controls.stale_while_revalidate
         found = {key: entry for key, entry in spare.items() if self.cache.overdue(entry, self.controls) <= grace}
-        keys = [key for key in found if key not in self.cache.flights]
-        if keys:
-            anew = self.controls._replace(may_read=False)
-            batch = Batch(self.request, self.options, self.cache, anew, [self.items[key] for key in keys], keys)
-            yield Io(in_thread, in_task, (batch.renew(),))
         self.late.update(found)
+        yield from self.fetch_anew(found)
         return found
+
+    def fetch_anew(self, found: Found) -> Flow[None]:
+        """Ask for these once more, in the background, unless somebody is at it already."""
+        keys = [key for key in found if key not in self.cache.flights]
+        if not keys or not self.controls.may_store:
+            return
+        # What another process has fetched meanwhile will do: anything that is younger than these.
+        age = self.cache.clock() - max(found[key].stored_at for key in keys)
+        anew = self.controls._replace(max_age=max(0.0, age) * (1 - 1e-9))
+        batch = Batch(self.request, self.options, self.cache, anew, [self.items[key] for key in keys], keys)
+        yield Io(in_thread, in_task, (batch.renew(),))
 
     def renew(self) -> Flow[None]:
         """Ask for all items, whatever is stored."""
@@ -298,13 +340,27 @@ class Batch:
         entries = {key: self.entry(key, body) for key, body in zip(keys, pieces, strict=True)}
         self.fresh.update(entries)
         if self.controls.may_store:
-            yield Io(_each, _aeach, ({key: self.cache.write(key, entry) for key, entry in entries.items()},))
+            yield from self.write({key: entry for key, entry in entries.items() if self.is_to_be_stored(entry)})
         for key, entry in entries.items():
             if (flight := self.led.pop(key, None)) is not None:
                 self.cache.flights.land(flight, entry)
 
+    def write(self, entries: Found, count: str = "stored") -> Flow[None]:
+        if entries:
+            writes = {key: self.cache.write(key, entry, count=count) for key, entry in entries.items()}
+            yield Io(_each, _aeach, (writes,))
+
+    def is_to_be_stored(self, entry: Entry) -> bool:
+        """As the caller's `store_if` says, which is shown the answer to this item alone."""
+        from ..core.endpoint_answers import embeddings
+
+        if self.controls.store_if is None or is_to_be_stored(embeddings(entry.body), self.controls.store_if):
+            return True
+        self.cache.counts["refused"] += 1
+        return False
+
     def entry(self, key: str, body: bytes) -> Entry:
-        notes = notes_of(with_input(self.request, self.items[key]), self.cache.keep_requests)
+        notes = notes_of(with_input(self.request, self.items[key]), self.cache.keep_requests, self.controls.tags)
         return Entry(self.cache.clock(), self.controls.ttl, body, notes=notes)
 
     def read(self, keys: list[str], *, again: bool = False) -> Flow[Found]:

@@ -358,3 +358,51 @@ def test_failing_renewal_is_counted_and_raises_nowhere(embed: Embed, server: End
     server.answer = lambda _: Reply(json={"error": {"message": "down"}}, status=503)
     assert embed("t1", cache=cache).cache_info.kind == "stale"
     wait_until(lambda: cache.counts["stale_errors"] == 1)
+
+
+# What the policy says of each item
+
+
+def test_item_that_serves_lives_longer_with_a_sliding_time(embed: Embed, server: EndpointServer) -> None:
+    cache, clock = aging(sliding=True)
+    embed("t1", cache=cache)
+    for _ in range(4):
+        clock.now += 40
+        assert embed(["t1"], cache=cache).cache_info.kind == "exact"
+    clock.now += 61
+    assert not embed("t1", cache=cache).cache
+
+
+def test_item_is_renewed_before_its_time_is_over(embed: Embed, server: EndpointServer) -> None:
+    cache, clock = aging(early_refresh=20)
+    embed(["t1", "t2"], cache=cache)
+    clock.now += 45
+    assert embed(["t1", "t2"], cache=cache).cache_info.kind == "exact"
+    wait_until(lambda: cache.counts["stored"] == 4)
+    clock.now += 30
+    assert embed(["t1", "t2"], cache=cache).cache_info.kind == "exact"
+    assert server.calls == 2
+
+
+def test_callers_function_says_which_items_are_stored(embed: Embed, server: EndpointServer) -> None:
+    with rejoinder.Cache.memory(store_if=lambda answer: answer.data[0].embedding != vector("t2")) as cache:
+        embed(["t1", "t2"])
+        assert cache.stats()["refused"] == 1
+        assert embed(["t1", "t2"]).cache_info.paid_tokens == 10
+
+
+def test_mode_around_the_call_holds(embed: Embed, server: EndpointServer, cache: Any) -> None:
+    embed("t1")
+    with rejoinder.in_mode("replay_only"):
+        assert embed("t1").cache
+        with pytest.raises(rejoinder.CacheMiss, match="1 of 2"):
+            embed(["t1", "t2"])
+
+
+def test_items_of_an_older_cache_are_moved(embed: Embed, server: EndpointServer) -> None:
+    with rejoinder.Cache.memory() as old:
+        embed(["t1", "t2"])
+    with rejoinder.Cache.memory(old=old) as cache:
+        assert embed(["t1", "t2"]).cache
+        assert cache.counts["migrated"] == 2
+    assert server.calls == 1

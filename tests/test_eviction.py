@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rejoinder
+from rejoinder.caching.stores.disk import DiskStore
 from rejoinder.caching.stores.eviction import HALF_LIFE, STEP, added, weight_of
 from rejoinder.caching.stores.memory import MemoryStore
 from rejoinder.caching.stores.tags import PATIENCE, AwaitedTags
@@ -31,10 +33,24 @@ class TestMemory(EvictionConformance):
         return MemoryStore
 
 
+class TestDisk(EvictionConformance):
+    @pytest.fixture
+    def bounded(self, tmp_path: Path) -> Iterator[Bounded]:
+        made: list[DiskStore] = []
+
+        def make(**options: Any) -> DiskStore:
+            made.append(DiskStore(tmp_path, budget=5, **options))
+            return made[-1]
+
+        yield make
+        for store in made:
+            store.close()
+
+
 # ── through the cache ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("type", ["local"])
+@pytest.mark.parametrize("type", ["local", "disk"])
 def test_cache_passes_bounds_and_eviction_on(type: str, tmp_path: Path) -> None:
     where: dict[str, Any] = {"disk_cache_dir": tmp_path} if type == "disk" else {}
     cache = rejoinder.Cache(type=type, eviction="fifo", max_entries=2, max_bytes=500_000, **where)
@@ -42,7 +58,7 @@ def test_cache_passes_bounds_and_eviction_on(type: str, tmp_path: Path) -> None:
         cache.set(name, name)
         cache.get("a")
     assert [cache.get(name) for name in "abc"] == [None, "b", "c"]
-    assert (cache.set("large", "x" * 600_000), cache.stats()["write_errors"]) == (False, 1)
+    assert (cache.set("large", random.randbytes(600_000).hex()), cache.stats()["write_errors"]) == (False, 1)
     assert cache.stats()["writing"] == "closed"
     cache.close()
     with pytest.raises(rejoinder.ConfigurationError, match=r"eviction='lrU'.* Did you mean 'lru'\?"):

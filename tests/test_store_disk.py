@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from rejoinder.caching.stores import disk
+from rejoinder.caching.stores import disk, disk_file
+from rejoinder.caching.stores.base import TooLarge
 from rejoinder.caching.stores.disk import DiskStore, default_directory
 from tests.conformance.store import in_fork, in_threads
 
@@ -375,7 +376,7 @@ def test_damage_in_a_file_that_was_replaced_does_not_touch_the_new_one(
     for key in keys:
         store.set(key, b"value" * 300)
     store.close()
-    monkeypatch.setattr(disk, "LOOK_EVERY", 60)
+    monkeypatch.setattr(disk_file, "LOOK_EVERY", 60)
     late = DiskStore(store.directory, budget=5)
     assert store.get("k0") == late.get("k0") == b"value" * 300
     # In another process: closing a file here would drop the locks that SQLite has on it.
@@ -461,7 +462,7 @@ def test_a_directory_removed_while_in_use_is_made_again(store: DiskStore) -> Non
     assert store.get("k") is None
     assert DiskStore(store.directory).get("new") == b"value"
     shutil.rmtree(store.directory)
-    time.sleep(1.1 * disk.LOOK_EVERY)  # for so long a reader may go on with the file it has
+    time.sleep(1.1 * disk_file.LOOK_EVERY)  # for so long a reader may go on with the file it has
     assert store.get("new") is None
     assert not store.directory.exists()
 
@@ -693,7 +694,8 @@ def test_a_value_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
     store = DiskStore(tmp_path, max_bytes=400_000)
     store.set("small", b"value")
     store.set("k", b"value")
-    store.set("k", b"x" * 400_001)
+    with pytest.raises(TooLarge, match="400,001 bytes"):
+        store.set("k", b"x" * 400_001)
     assert store.get("k") is None
     assert store.get("small") == b"value"
     store.close()

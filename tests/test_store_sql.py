@@ -26,7 +26,8 @@ from sqlalchemy.dialects import mssql, oracle
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rejoinder.caching.cache import Cache
-from rejoinder.caching.stores.sql import DIALECTS, SQLStore, _merge, _Statements
+from rejoinder.caching.stores.base import mark_of
+from rejoinder.caching.stores.sql import DIALECTS, LONGEST, SQLStore, _encode, _id, _merge, _Statements
 from rejoinder.core.errors import ConfigurationError, MissingPackage
 from tests.conformance.store import StoreConformance, closing, in_fork, in_threads
 from tests.fixtures.databases import Database, MariaDB, Postgres, mariadb_server, postgres_server
@@ -207,6 +208,25 @@ def test_expired_entries_are_given_back_by_prune_with_expired_leases(store: SQLS
         assert connection.execute(sa.text("SELECT count(*) FROM rejoinder_entries")).scalar() == 1
         assert connection.execute(sa.text("SELECT count(*) FROM rejoinder_entries_leases")).scalar() == 1
     assert store.renew("alive", lease, 10)
+
+
+def test_a_tag_of_many_is_cleared_in_few_statements(tmp_path: Path) -> None:
+    store = SQLStore(f"sqlite:///{tmp_path}/few.db", budget=5)
+    keys = [f"n:{number}" for number in range(700)] + ["n:" + "long" * 100 + "%d" % number for number in range(700)]
+    with store._engine.begin() as connection:
+        store._create_tables(connection)
+        marks = [mark_of("n:", "red") + key[2:] for key in keys]
+        rows = [
+            {"id": _id(name), "long_key": name if len(name) > LONGEST else None, "value": b"", "length": 0, "ttl": None}
+            for name in map(_encode, [*keys, *marks, "n:untagged"])
+        ]
+        connection.execute(store._sql.replace, rows)
+    statements: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *event: statements.append(event[2]))
+    assert store.clear_tag("n:", "red") == 1400
+    assert [record.key for record in store.scan()] == ["n:untagged"]
+    assert len(statements) < 30
+    store.close()
 
 
 def test_the_clock_is_the_servers(store: SQLStore, server: Database, monkeypatch: pytest.MonkeyPatch) -> None:

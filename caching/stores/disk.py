@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import sqlite3
@@ -16,54 +15,40 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from .base import Record, Store
+from . import disk_file
+from .base import Record, Store, TooLarge
+from .disk_file import FAILURES, Link, held
+from .disk_schema import (
+    ADD,
+    ADD_TAG,
+    CLEAR_TAG,
+    DEAD_PAGE,
+    FIND,
+    HAS_TAGS,
+    HOLD,
+    KEYS,
+    PAGE,
+    PRUNE,
+    REMOVE,
+    TAGGED,
+    TAGS_OF,
+    TAKE,
+    USE,
+    bytes_in_use,
+    entries_in_all,
+    first_to_go,
+    parts_for,
+)
+from .eviction import check_eviction, weight_of
+from .tags import AwaitedTags
 
 T = TypeVar("T")
 
-log = logging.getLogger("rejoinder")
-
 FILE = "cache.sqlite3"
-VERSION = 1
-APPLICATION = 0x726A6E64  # "rjnd", in the file's header: tells our file from somebody else's
-
-# What is known of an entry and its bytes are two tables. Scans, evictions and notes of use then touch rows of a hundred
-# bytes, while a point read costs what it would with one table and an index on the key. One table WITHOUT ROWID, the
-# obvious layout, reads values of 100 KB six times slower.
-SCHEMA = """
-CREATE TABLE entries (
-    key BLOB PRIMARY KEY, body INTEGER NOT NULL, checksum INTEGER NOT NULL, expires_at REAL, stored_at REAL NOT NULL,
-    used_at REAL NOT NULL, size INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE bodies (body INTEGER PRIMARY KEY, value BLOB NOT NULL);
-CREATE INDEX by_use ON entries (used_at);
-CREATE INDEX by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL;
-CREATE TRIGGER drop_body AFTER DELETE ON entries BEGIN DELETE FROM bodies WHERE body = old.body; END;
-CREATE TABLE leases (key BLOB PRIMARY KEY, token TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
-"""
-
-FIND = "SELECT value, checksum, expires_at FROM entries JOIN bodies USING (body) WHERE key = ?"
-PAGE = """SELECT key, size, stored_at, expires_at FROM entries
-    WHERE key >= ? AND key < ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY key LIMIT ?"""
-DEAD_PAGE = """SELECT key, size, stored_at, expires_at FROM entries
-    WHERE key >= ? AND key < ? AND expires_at <= ? ORDER BY key LIMIT ?"""
-KEYS = "SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
-ADD = "INSERT INTO entries (key, body, checksum, expires_at, stored_at, used_at, size) VALUES (?, ?, ?, ?, ?, ?, ?)"
-TAKE = """INSERT INTO leases (key, token, expires_at) VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET token = excluded.token, expires_at = excluded.expires_at WHERE expires_at <= ?"""
-HOLD = "UPDATE leases SET expires_at = ? WHERE key = ? AND token = ? AND expires_at > ?"
-PRUNE = "DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE expires_at <= ? LIMIT ?)"
-BYTES_IN_USE = """SELECT (page_count - freelist_count) * page_size
-    FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
-
-# The second, because the module cannot decode messages in which SQLite quotes a damaged file.
-FAILURES = (sqlite3.DatabaseError, UnicodeDecodeError)
-Failure = sqlite3.DatabaseError | UnicodeDecodeError
 
 BATCH = 500  # rows a page of a scan, and rows a transaction of clear and prune
-NOTES = 1000  # uses remembered until the next write; further ones are not noted
+NOTES = 1000  # entries whose uses are remembered until the next write; those of further ones are not noted
 NOTE_EVERY = 60.0  # seconds between two writings of these notes
-LOOK_EVERY = 0.2  # seconds for which a reader trusts that its file is still the one at the path
-LOG_LIMIT = 4 * 2**20  # bytes that the write-ahead log keeps when it is empty
 FORK_WAIT = 5.0  # seconds that a fork waits for the operations of other threads
 
 
@@ -71,9 +56,11 @@ class DiskStore(Store):
     """A file that survives the process, is shared by processes, and needs no server.
 
     `directory` holds the file; None is `default_directory()`. Nothing is created before the first write, and a read
-    never creates anything. `max_bytes` bounds the database file (its write-ahead log adds a few megabytes): what was
-    used longest ago goes first, where a use is noted in batches with a later write or `close`, so that a hit writes
-    nothing. None lifts the bound. A value larger than `max_bytes` is not kept.
+    never creates anything. `max_bytes` bounds the database file (its write-ahead log adds a few megabytes), and
+    `max_entries` how many there are; None lifts a bound. What has expired goes first, then by `eviction`: "lru" what
+    was used longest ago, "lfu" what was used least often (uses fade, see `eviction.HALF_LIFE`), "fifo" what was stored
+    first, "ttl" what ends soonest. A use is noted in batches with a later write or `close`, so that a hit writes
+    nothing, and other processes know of it late. A value larger than `max_bytes` raises `TooLarge`.
 
     A damaged file is renamed to `cache.sqlite3.corrupt-<seconds>` (the latest one is kept) and a new one started, with
     one warning in the log. Each value carries a checksum, so that a flipped bit is a miss and not a wrong answer. A
@@ -92,12 +79,15 @@ class DiskStore(Store):
         directory: str | Path | None = None,
         *,
         max_bytes: int | None = 2**30,
+        max_entries: int | None = None,
+        eviction: str = "lru",
         budget: float = 0.1,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = default_directory() if directory is None else Path(directory).expanduser().absolute()
         self.path = self.directory / FILE
-        self.max_bytes, self.budget, self.clock = max_bytes, budget, clock
+        self.max_bytes, self.max_entries, self.eviction = max_bytes, max_entries, check_eviction(eviction)
+        self.budget, self.clock = budget, clock
         self._noted_at = clock()
         self._start()
         _stores.add(self)
@@ -117,19 +107,26 @@ class DiskStore(Store):
         if type(value) is not bytes or _checksum(name, value) != checksum:
             return None
         if len(self._uses) < NOTES:
-            self._uses[name] = now
+            noted = self._uses.get(name)
+            self._uses[name] = (now, 1 if noted is None else noted[1] + 1)
         return value
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        name, now = _name(key), self.clock()
+        name, now, tags = _name(key), self.clock(), self._awaited.take(key)
         expires_at = None if ttl is None else now + ttl
+        if self.max_bytes is not None and len(value) > self.max_bytes:
+            self.delete(key)
+            raise TooLarge(f"{len(value):,} bytes are more than the store's max_bytes={self.max_bytes:,}.")
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM entries WHERE key = ?", (name,))
-            if self.max_bytes is not None and len(value) > self.max_bytes:
-                return
+            tagged = connection.execute(TAGS_OF, (name,)).fetchall() + [(_name(tag), name) for tag in tags]
+            connection.execute(REMOVE, (name,))
             body = connection.execute("INSERT INTO bodies (value) VALUES (?)", (value,)).lastrowid
-            connection.execute(ADD, (name, body, _checksum(name, value), expires_at, now, now, len(value)))
+            entry = (name, body, _checksum(name, value), expires_at, now, now, len(value), weight_of(now))
+            connection.execute(ADD, entry)
+            self._uses.pop(name, None)  # of what was there before
+            if tagged:
+                connection.executemany(ADD_TAG, tagged)
             if len(self._uses) >= NOTES or not 0 <= now - self._noted_at < NOTE_EVERY:
                 self._note_uses(connection)
             self._make_room(connection, name)
@@ -137,8 +134,7 @@ class DiskStore(Store):
         self._write(work, create=True)
 
     def delete(self, key: str) -> bool:
-        name = _name(key)
-        return bool(self._change("DELETE FROM entries WHERE key = ?", (name,)))
+        return bool(self._change(REMOVE, (_name(key),)))
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
         return self._pages(PAGE, prefix)
@@ -187,6 +183,28 @@ class DiskStore(Store):
         self._shrink()
         return removed
 
+    def tag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        self._awaited.note(key, tags)
+
+    async def atag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        self.tag(key, tags, ttl)  # nothing that waits
+
+    def tagged(self, prefix: str, tag: str) -> Iterator[str]:
+        if not self._read(HAS_TAGS, ()):  # a file of an older version that nobody has changed since
+            return
+        start, end = _span(prefix)
+        while names := self._read(TAGGED, (_name(tag), start, end, BATCH)):
+            yield from (key for (name,) in names if (key := _key(name)) is not None)
+            start = _after(names[-1][0])
+
+    def clear_tag(self, prefix: str, tag: str) -> int:
+        start, end = _span(prefix)
+        removed = 0
+        while batch := self._change(CLEAR_TAG, (_name(tag), start, end, BATCH)):
+            removed += batch
+        self._shrink()
+        return removed
+
     def close(self) -> None:
         if self._uses:
             # Closing must work where writing does not; an unwritten note costs at most an early eviction.
@@ -217,21 +235,23 @@ class DiskStore(Store):
     def _start(self) -> None:
         """Begin with no connections: when new, and in the child of a fork."""
         self._threads = threading.local()
-        self._links: weakref.WeakSet[_Link] = weakref.WeakSet()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._registry = threading.Lock()
         self._writing = threading.Lock()
-        self._uses: dict[bytes, float] = {}
+        self._uses: dict[bytes, tuple[float, int]] = {}  # when, the last time, and how often since the last writing
+        self._awaited = AwaitedTags()
 
-    def _link(self) -> _Link:
+    def _link(self) -> Link:
         try:
-            link: _Link = self._threads.link
+            link: Link = self._threads.link
         except AttributeError:
-            link = self._threads.link = _Link(self.path, self.budget)
+            parts = parts_for(self.eviction, counts=self.max_entries is not None)
+            link = self._threads.link = Link(self.path, self.budget, parts)
             with self._registry:
                 self._links.add(link)
         return link
 
-    def _all_links(self) -> list[_Link]:
+    def _all_links(self) -> list[Link]:
         with self._registry:
             return list(self._links)
 
@@ -255,39 +275,53 @@ class DiskStore(Store):
         """Do `work` in a transaction, once more if a damaged file was set aside. None if there is no file to change."""
         link = self._link()
         # Threads queue here, which is fair and quick; between processes SQLite can only look again and again.
-        with _held(self._writing, self.budget), link.lock:
+        with held(self._writing, self.budget), link.lock:
             link.distrust()
             try:
-                return _transact(link.open(create=create), work)
+                return link.transact(work, create=create)
             except FAILURES as error:
                 if not link.recover(error):
                     raise
-            return _transact(link.open(create=create), work)
+            return link.transact(work, create=create)
 
     def _note_uses(self, connection: sqlite3.Connection) -> None:
         uses, self._uses, self._noted_at = self._uses, {}, self.clock()
         # list(): a reader that got hold of the dict before the swap may still be adding to it.
-        rows = [(used_at, name) for name, used_at in list(uses.items())]
-        connection.executemany("UPDATE entries SET used_at = ? WHERE key = ?", rows)
+        rows = [(used_at, weight_of(used_at, times), name) for name, (used_at, times) in list(uses.items())]
+        connection.executemany(USE, rows)
 
     def _make_room(self, connection: sqlite3.Connection, newest: bytes) -> None:
-        """Remove entries until the file's pages are within the bound: expired ones first, then the longest unused."""
-        if self.max_bytes is None or _bytes_in_use(connection) <= self.max_bytes:
+        """Remove entries until the file is within its bounds: expired ones first, then as `eviction` says."""
+        if self._surplus(connection) <= 0 and self._excess(connection) <= 0:
             return
         self._note_uses(connection)
         connection.execute(PRUNE, (self.clock(), BATCH))
-        goal = self.max_bytes - self.max_bytes // 50  # a little more than needed, or every write would have to
-        while (excess := _bytes_in_use(connection) - goal) > 0:
-            victims = _longest_unused(connection, excess, newest)
-            if not victims:
+        if (surplus := self._surplus(connection)) > 0:
+            self._evict(connection, newest, entries=surplus)
+        # A little more than needed, or every write would have to.
+        spare = (self.max_bytes or 0) // 50 if self._excess(connection) > 0 else 0
+        while (excess := self._excess(connection) + spare) > 0:
+            if not self._evict(connection, newest, size=excess):
                 return
-            connection.executemany("DELETE FROM entries WHERE key = ?", victims)
+
+    def _surplus(self, connection: sqlite3.Connection) -> int:
+        """Entries above the bound."""
+        return 0 if self.max_entries is None else entries_in_all(connection) - self.max_entries
+
+    def _excess(self, connection: sqlite3.Connection) -> int:
+        """Bytes above the bound, of the file's pages."""
+        return 0 if self.max_bytes is None else bytes_in_use(connection) - self.max_bytes
+
+    def _evict(self, connection: sqlite3.Connection, newest: bytes, *, entries: int = 0, size: int = 0) -> int:
+        names = first_to_go(connection, self.eviction, newest, entries=entries, size=size)
+        connection.executemany(REMOVE, names)
+        return len(names)
 
     def _shrink(self) -> None:
         """Give free pages back to the file system, in steps between which others may write."""
         link = self._link()
         # What was asked for is done. Where another process is busy, its writes will use the free pages.
-        with contextlib.suppress(sqlite3.Error, OSError), _held(self._writing, self.budget), link.lock:
+        with contextlib.suppress(sqlite3.Error, OSError), held(self._writing, self.budget), link.lock:
             connection = link.open(create=False)
             if connection is None:
                 return
@@ -296,108 +330,6 @@ class DiskStore(Store):
                 # As a script, since this is a statement that frees one page a step, and `execute` takes one step.
                 connection.executescript("PRAGMA incremental_vacuum(1000)")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-
-class _Link:
-    """One thread's connection, and how to notice that it is no longer one to the file at the path.
-
-    The lock is there for those who close it from another thread: `DiskStore.close` and a fork.
-    """
-
-    def __init__(self, path: Path, budget: float) -> None:
-        self.path, self.budget = path, budget
-        self.lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, ...] | None = None
-        self._frozen = False  # opened as immutable, because nothing else worked: we see no changes
-        self._pid = os.getpid()
-        self._look_at = 0.0
-
-    def open(self, *, create: bool) -> sqlite3.Connection | None:
-        """The connection, opened if need be; None if there is no file (and `create` is false)."""
-        # The process id is asked for only now and then, since `_after_fork_in_child` has already seen to forks.
-        if self._connection is not None and time.monotonic() < self._look_at:
-            return self._connection
-        return self._look_again(create)
-
-    def distrust(self) -> None:
-        """Look at the path before the next use. A writer must: what it writes to a removed file is lost."""
-        self._look_at = 0.0
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._pid == os.getpid():
-            connection.close()
-        else:
-            # Inherited by a fork that did not run `_before_fork` (one made in C). Closing it here would act on locks
-            # and files that belong to the parent: https://www.sqlite.org/howtocorrupt.html, section 2.6.
-            _abandoned.append(connection)
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the end of the process this module's own names may be gone already, and the process closes everything.
-        if not is_finalizing():
-            self.close()
-
-    def recover(self, error: Failure) -> bool:
-        """Close, unless others were merely in the way. True if the file was damaged and is now out of the way."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return False
-        frozen = self._frozen
-        self.close()
-        damaged = (
-            isinstance(error, UnicodeDecodeError)
-            or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            # Our statements are fixed: in a sound file they break no constraint and name nothing that is not there.
-            or code == sqlite3.SQLITE_CONSTRAINT
-            or (code == sqlite3.SQLITE_ERROR and "transaction" not in str(error))
-        )
-        # An immutable file that somebody changes looks damaged and is not.
-        return damaged and not frozen and self._set_aside(error)
-
-    def _look_again(self, create: bool) -> sqlite3.Connection | None:
-        self._look_at = time.monotonic() + LOOK_EVERY
-        identity = _identity(self.path, self._frozen)
-        if self._connection is not None and self._pid == os.getpid() and identity == self._identity:
-            return self._connection
-        self.close()
-        self._pid = os.getpid()
-        if identity is None and not create:
-            return None
-        if create:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _held(_opening, self.budget), _alone(self.path.parent, self.budget):
-            if create:
-                _create(self.path)
-            self._identity = _identity(self.path, frozen=False)
-            if self._identity is None:  # set aside by another process while this one waited for its turn
-                return None
-            self._connection, self._frozen = _connect(self.path, self.budget, create=create)
-            self._identity = _identity(self.path, self._frozen)
-        return self._connection
-
-    def _set_aside(self, error: Failure) -> bool:
-        """Rename the file, unless another thread or process was faster. False if that is not possible."""
-        target = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        try:
-            with _held(_opening, self.budget), _alone(self.path.parent, self.budget):
-                if _identity(self.path, frozen=False) != self._identity:
-                    return True
-                _refuse_foreign(self.path, self.budget)
-                for old in self.path.parent.glob(f"{self.path.name}.corrupt-*"):
-                    old.unlink(missing_ok=True)
-                # The log first: left behind, it would be replayed into the new file.
-                for suffix in ("-wal", "-shm", ""):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.replace(f"{self.path}{suffix}", f"{target}{suffix}")
-        except OSError:
-            return False
-        log.warning(
-            "The disk store's file %s is damaged (%s): set aside as %s, starting anew.", self.path, error, target
-        )
-        return True
 
 
 def default_directory() -> Path:
@@ -447,187 +379,6 @@ def _checksum(name: bytes, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(name))
 
 
-# ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _transact(connection: sqlite3.Connection | None, work: Callable[[sqlite3.Connection], T]) -> T | None:
-    if connection is None:
-        return None
-    try:
-        connection.execute("BEGIN IMMEDIATE")  # in here, so that an interrupt right after it leaves nothing open
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        # A failed write may have rolled back by itself, and where the disk is full rolling back may fail as well; what
-        # the caller needs to hear is the first error.
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    return result
-
-
-def _bytes_in_use(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute(BYTES_IN_USE).fetchone()
-    return int(count)
-
-
-def _longest_unused(connection: sqlite3.Connection, excess: int, newest: bytes) -> list[tuple[bytes]]:
-    victims: list[tuple[bytes]] = []
-    for name, size in connection.execute("SELECT key, size FROM entries WHERE key <> ? ORDER BY used_at", (newest,)):
-        victims.append((name,))
-        excess -= size + len(name)
-        if excess <= 0:
-            break
-    return victims
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _identity(path: Path, frozen: bool) -> tuple[int, ...] | None:
-    """What tells one file at `path` from the next. Not by opening it: closing it would drop SQLite's POSIX locks."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    same_file = (status.st_dev, status.st_ino)
-    return (*same_file, status.st_size, status.st_mtime_ns) if frozen else same_file
-
-
-def _create(path: Path) -> None:
-    """An empty file that only its owner may read; SQLite gives its companions the same mode."""
-    # Only ever a file that is new, and with `_opening` held: closing a descriptor drops the locks that other
-    # connections of this process have on the same file.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _connect(path: Path, budget: float, *, create: bool) -> tuple[sqlite3.Connection | None, bool]:
-    """A connection and whether it is frozen; no connection if there is no table in the file yet."""
-    # Where nobody may write, a write-ahead log cannot be opened, unless the file is declared immutable.
-    for query in ("mode=rw", "mode=ro", "immutable=1"):
-        connection = _raw(path, budget, query)
-        try:
-            version = _version(connection, path)
-            if version == 0 and create:
-                _initialise(connection)
-            elif version == 0:
-                connection.close()
-                return None, False
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
-            return connection, query == "immutable=1"
-        except BaseException as error:
-            connection.close()
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if query == "immutable=1" or code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise
-    raise AssertionError("unreachable: the last way either returns or raises")
-
-
-def _raw(path: Path, budget: float, query: str) -> sqlite3.Connection:
-    # check_same_thread: the lock of `_Link` sees to it; `close` and a fork come from other threads.
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?{query}", uri=True, timeout=budget, isolation_level=None, check_same_thread=False
-    )
-    connection.text_factory = bytes  # a damaged type byte must not become a decoding error
-    return connection
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema version, 0 for an empty file. Raises RuntimeError for a file that we must not touch."""
-    version, application, tables = connection.execute(
-        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
-        " FROM pragma_user_version, pragma_application_id"
-    ).fetchone()
-    if application == APPLICATION and version > VERSION:
-        raise RuntimeError(
-            f"The cache file {path} was written by a newer rejoinder (schema {version}; this one knows {VERSION}). "
-            "Upgrade rejoinder, or give another directory."
-        )
-    if application != APPLICATION and (application or version or tables):
-        raise RuntimeError(f"The file {path} belongs to another program. Give the cache another directory.")
-    return int(version)
-
-
-def _initialise(connection: sqlite3.Connection) -> None:
-    # Both before the first table, or they have no effect. The default of 4096 reads large values a fifth slower.
-    connection.execute("PRAGMA page_size = 8192")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    header = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
-    connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {header} COMMIT;")
-
-
-def _refuse_foreign(path: Path, budget: float) -> None:
-    """Raise if the file can be read well enough to say that it is not ours to set aside."""
-    connection = _raw(path, budget, "mode=rw")
-    try:
-        _version(connection, path)
-    except FAILURES:
-        return
-    finally:
-        connection.close()
-
-
-# ── locks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_opening = threading.Lock()
-"""Held while a connection of this process is opened, or its file set aside."""
-
-
-@contextlib.contextmanager
-def _held(lock: threading.Lock, budget: float) -> Iterator[None]:
-    if not lock.acquire(timeout=budget):
-        raise TimeoutError(f"The disk store was busy for longer than its budget of {budget} s.")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _alone(directory: Path, budget: float) -> Iterator[None]:
-    """Hold the directory's lock: among processes, one opens a file or sets one aside at a time.
-
-    Without it, two processes that find the same damaged file do this:
-
-        process 1: finds damage                process 2: finds damage
-        process 1: renames it, starts anew
-                                               process 2: renames the new, good file
-    """
-    descriptor = _lock_directory(directory, time.monotonic() + budget)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _lock_directory(directory: Path, deadline: float) -> int | None:
-    """A descriptor that holds the lock until it is closed, or None where the file system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a file in use cannot be renamed, so that nothing is lost without the lock
-        return None
-    try:
-        descriptor = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # may be entered but not listed
-        return None
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise TimeoutError(f"Another process keeps the lock of {directory}.")
-            time.sleep(0.001)
-        except OSError:  # NFS and the like
-            os.close(descriptor)
-            return None
-
-
 # ── forks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 # SQLite keeps a list of the files that this process has open and of their locks. A child inherits the list but not the
 # locks, so that even a connection it opens itself would trust in locks which it does not have:
@@ -641,7 +392,6 @@ def _lock_directory(directory: Path, deadline: float) -> int | None:
 
 _stores: weakref.WeakSet[DiskStore] = weakref.WeakSet()
 _paused: list[threading.Lock] = []
-_abandoned: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
@@ -650,8 +400,8 @@ def _before_fork() -> None:
             if link.lock.acquire(timeout=FORK_WAIT):
                 _paused.append(link.lock)
                 link.close()
-    if _opening.acquire(timeout=FORK_WAIT):
-        _paused.append(_opening)
+    if disk_file.opening.acquire(timeout=FORK_WAIT):
+        _paused.append(disk_file.opening)
 
 
 def _after_fork_in_parent() -> None:
@@ -660,8 +410,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _opening
-    _opening = threading.Lock()
+    disk_file.opening = threading.Lock()
     _paused.clear()
     for store in list(_stores):
         store._start()

@@ -81,7 +81,7 @@ def _local(options: dict[str, Any], budget: float) -> Store:
 def _disk(options: dict[str, Any], budget: float) -> Store:
     from .disk import DiskStore
 
-    options = _only(options, ("disk_cache_dir", "max_bytes"), "disk")
+    options = _only(options, ("disk_cache_dir", "max_entries", "max_bytes", "eviction"), "disk")
     return DiskStore(options.pop("disk_cache_dir", None), budget=budget, **options)
 
 

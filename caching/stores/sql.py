@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from ...core.errors import ConfigurationError, MissingPackage, suggestion
-from .base import Record, Store
+from .base import Record, Store, mark_of
 
 try:
     import sqlalchemy as sa
@@ -140,6 +140,14 @@ class SQLStore(Store):
         while rows := self._ask(_all, self._sql.ids, {"after": after, "last": last}):
             removed += self._ask(_count, self._sql.remove_all, {"ids": [id for (id,) in rows]})
             after = rows[-1][0]
+        return removed
+
+    def clear_tag(self, prefix: str, tag: str) -> int:
+        ids = [_id(_encode(key)) for key in self.tagged(prefix, tag)]
+        removed = 0
+        for start in range(0, len(ids), BATCH):
+            removed += self._ask(_count, self._sql.remove_all, {"ids": ids[start : start + BATCH]})
+        self.clear(mark_of(prefix, tag))
         return removed
 
     def prune(self) -> int:

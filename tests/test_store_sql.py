@@ -212,7 +212,7 @@ def test_expired_entries_are_given_back_by_prune_with_expired_leases(store: SQLS
 
 def test_a_tag_of_many_is_cleared_in_few_statements(tmp_path: Path) -> None:
     store = SQLStore(f"sqlite:///{tmp_path}/few.db", budget=5)
-    keys = [f"n:{number}" for number in range(700)] + ["n:" + "long" * 100 + "%d" % number for number in range(700)]
+    keys = [f"n:{number}" for number in range(700)] + ["n:" + "long" * 100 + str(number) for number in range(700)]
     with store._engine.begin() as connection:
         store._create_tables(connection)
         marks = [mark_of("n:", "red") + key[2:] for key in keys]

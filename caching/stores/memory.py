@@ -111,6 +111,9 @@ class MemoryStore(Store):
     def tag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
         self._awaited.note(key, tags)
 
+    async def atag(self, key: str, tags: Sequence[str], ttl: float | None = None) -> None:
+        self.tag(key, tags, ttl)  # nothing that waits
+
     def tagged(self, prefix: str, tag: str) -> Iterator[str]:
         with self._lock:
             return iter(self._tags.keys(prefix, tag))

@@ -60,6 +60,13 @@ class Options(NamedTuple):
     """The caller's own SDK client, or an `Echo`; None: ours."""
 
     @property
+    def patience(self) -> float | None:
+        """Seconds that this caller waits for the answer of another who asks the same: what its own call could take."""
+        if self.deadline is not None or not isinstance(self.timeout, (int, float)):
+            return self.deadline
+        return self.timeout * (self.num_retries + 1)
+
+    @property
     def terms(self) -> tuple[Any, ...]:
         """On what terms this caller calls. Only callers on equal terms share a failure (see `caching/flights.py`)."""
         return (

@@ -370,6 +370,7 @@ ROWS = (
         key_env=("OPENROUTER_API_KEY",),
         base_env=("OPENROUTER_API_BASE", "OPENROUTER_BASE_URL"),
         open_ended=True,
+        extra=frozenset({"models"}),  # https://openrouter.ai/docs/guides/routing/model-fallbacks (2026-11)
         takes_forms=False,  # https://openrouter.ai/docs/api/api-reference/stt/create-transcription (2026-11)
         prompt_cache="blocks",
         fix=COMMON,

@@ -133,7 +133,7 @@ class Batch:
         self.earlier = earlier or {}
         """Where else an item may be, from before: under an earlier key, or in an older cache."""
         self.started = time.monotonic()
-        self.deadline = None if options.deadline is None else self.started + options.deadline
+        self.deadline = None if options.patience is None else self.started + options.patience
         self.terms = (options.terms, options.drop_params, request.extra_headers)
         self.asked: set[str] = set()
         self.fresh: Found = {}

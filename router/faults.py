@@ -109,7 +109,8 @@ def late(request: Request, options: Options) -> Exception:
     from ..core.api_errors import APITimeoutError
 
     error = APITimeoutError(request=httpx2.Request("POST", "about:blank"))
-    error.message = f"{request.full_model!r} did not answer within the deadline of {options.deadline:g} s."
+    bound = "the deadline of" if options.deadline is not None else "the time of all attempts,"
+    error.message = f"{request.full_model!r} did not answer within {bound} {options.patience or 0:g} s."
     error.args = (error.message,)
     return located(error, request)
 

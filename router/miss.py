@@ -113,7 +113,8 @@ def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
     if not cache.single_flight or controls.alone:
         return (yield from lead(request, params, options, Landing(place, started=started)))
     terms = (options.terms, options.drop_params, request.extra_headers)  # headers may hold credentials
-    deadline = None if options.deadline is None else started + options.deadline
+    patience = options.patience
+    deadline = None if patience is None else started + patience
     while True:
         flight, leads = cache.flights.join(key)
         if leads:
@@ -222,7 +223,7 @@ def keep_error(error: Exception, request: Request, place: Place) -> Flow[None]:
 def wait_for_others(request: Request, options: Options, landing: Landing) -> Flow[Entry | str]:
     """The lease of this key ("" where there are none), or the answer that another process has stored meanwhile."""
     cache, key, controls, _ = landing.place
-    pause = 0.002
+    pause, patience = 0.002, options.patience
     if not cache.has_leases:
         if controls.may_read:
             entry = yield from cache.read(
@@ -243,7 +244,7 @@ def wait_for_others(request: Request, options: Options, landing: Landing) -> Flo
             return entry if entry is not None else token
         if not (yield Io(_pause, _apause, (pause,))) or not controls.may_read:
             return ""
-        if options.deadline is not None and time.monotonic() - landing.started > options.deadline:
+        if patience is not None and time.monotonic() - landing.started > patience:
             raise late(request, options)
         entry = yield from cache.read(key, controls, again=True)
         if entry is not None:

@@ -22,7 +22,7 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     """The request with only what this provider takes. Raises `InvalidRequest` unless dropping was asked for."""
     request = fitted_wish(request, place.provider)
     if place.provider.open_ended:
-        for name in request.parameters:
+        for name in request.parameters.keys() - place.provider.extra:
             if close := difflib.get_close_matches(name, OURS, n=1, cutoff=0.85):
                 raise invalid(f"There is no argument {name!r}. Did you mean {close[0]!r}?", request)
         return request

@@ -111,3 +111,8 @@ def test_second_call_is_a_hit(row: Provider, upstream: Upstream) -> None:
     cache = rejoinder.Cache.memory()
     first, second = ask(row, upstream, cache=cache), ask(row, upstream, cache=cache)
     assert (first.cache, second.cache, first == second, upstream.calls) == (False, True, True, 1)
+
+
+def test_a_vendors_own_word_is_no_misspelling(upstream: Upstream) -> None:
+    ask(next(row for row in ROWS if row.name == "openrouter"), upstream, models=["a/b", "c/d"])
+    assert upstream.requests[-1].json["models"] == ["a/b", "c/d"]

@@ -354,6 +354,23 @@ def test_a_follower_keeps_its_own_deadline(ask: Callable[..., Any], upstream: Up
 
 
 @both
+def test_a_followers_timeout_bounds_its_wait(ask: Callable[..., Any], upstream: Upstream, cache: Cache) -> None:
+    upstream.configure(latency=0.8)
+
+    def follow() -> Any:
+        until(lambda: len(cache.flights) == 1)
+        started = time.monotonic()
+        with pytest.raises(rejoinder.APITimeoutError, match=r"all attempts, 0\.2 s"):
+            ask(**{**place(upstream), "num_retries": 1}, cache=cache, timeout=0.1)
+        return time.monotonic() - started
+
+    leader, waited = crowd([functools.partial(ask, **place(upstream), cache=cache), follow])
+    assert text_of(leader) == TEXT
+    assert 0.2 <= waited < 0.7
+    assert upstream.calls == 1
+
+
+@both
 def test_a_follower_who_has_to_lead_has_only_the_rest_of_its_time(ask: Callable[..., Any], upstream: Upstream) -> None:
     cache = Cache()
     upstream.configure(latency=0.3)

@@ -11,6 +11,9 @@ What is decided here:
   thinking budget. A caller's own `thinking` is sent as it is.
 - `response_format` is `output_config.format`, with the schema brought into the form that the vendor accepts; for models
   without it, and for "json_object", which the vendor has not, it is an instruction at the end of `system`.
+- `web_search_options` is the vendor's own tool `web_search`; the amount of context that is asked for says how often it
+  may search.
+- The choice `allowed_tools` leaves out the other tools.
 - Parameters that this codec does not translate are sent as they are.
 """
 
@@ -25,9 +28,10 @@ import orjson
 
 from ..core.types import Request
 from .anthropic_answers import AnthropicStream, completion
-from .anthropic_messages import conversation, plain, with_instruction
+from .anthropic_messages import conversation, with_instruction
 from .base import Call, Codec, Failure, Provider, StreamDecoder
 from .failures import read_failure
+from .given import tools_and_choice
 from .openai import wire_json
 from .prompt_cache import MOST, WISHES, check_marks, mark_messages, wish_of
 
@@ -46,6 +50,7 @@ TRANSLATED = frozenset(
         "tool_choice",
         "tools",
         "user",
+        "web_search_options",
     }
 )
 SAMPLING = frozenset({"temperature", "top_k", "top_p"})
@@ -95,8 +100,15 @@ BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_000, "xhi
 LEAST_BUDGET = 1_024
 
 SERVICE_TIERS = {"default": "standard_only", "priority": "auto"}
+DEAD_TOKEN = re.compile(r"token has (been revoked|expired)", re.IGNORECASE)
+"""The vendor answers some of these 403, as if the key were right."""
+
 TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
 NATIVE_CHOICES = frozenset({"auto", "any", "tool", "none"})
+
+WEB_SEARCH = "web_search_20250305"
+SEARCHES = {"low": 1, "medium": 5, "high": 10}
+"""How often the model may search, for OpenAI's words on how much it should read."""
 
 UNKNOWN_IN_SCHEMA = frozenset(
     {
@@ -173,7 +185,8 @@ class AnthropicCodec(Codec):
         return AnthropicStream(request)
 
     def failure(self, status: int, body: bytes) -> Failure:
-        return read_failure(body, status)
+        failure = read_failure(body, status)
+        return failure._replace(kind="authentication") if DEAD_TOKEN.search(failure.message) else failure
 
     def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
         import anthropic
@@ -213,9 +226,13 @@ def _headers(provider: Provider, body: Mapping[str, Any], betas: Any) -> Mapping
 def _tools(asked: Mapping[str, Any], model: str) -> dict[str, Any]:
     """`tools` and `tool_choice`."""
     said: dict[str, Any] = {}
-    if asked.get("tools"):
-        said["tools"] = [_tool(tool, model) for tool in asked["tools"]]
-    choice = _tool_choice(asked["tool_choice"]) if "tool_choice" in asked else None
+    given, chosen = tools_and_choice(asked)
+    tools = [_tool(tool, model) for tool in given]
+    if "web_search_options" in asked and not any(tool.get("name") == "web_search" for tool in tools):
+        tools.append(_web_search(asked["web_search_options"], model))
+    if tools:
+        said["tools"] = tools
+    choice = _tool_choice(chosen) if "tool_choice" in asked else None
     if asked.get("parallel_tool_calls") is False and (choice or said):
         choice = choice or {"type": "auto"}
         if choice["type"] != "none":
@@ -225,9 +242,24 @@ def _tools(asked: Mapping[str, Any], model: str) -> dict[str, Any]:
     return said
 
 
-def _tool(given: Any, model: str) -> Mapping[str, Any]:
+def _web_search(options: Any, model: str) -> dict[str, Any]:
+    """https://platform.claude.com/docs/en/agents-and-tools/tool-use/web-search-tool (2026-11)"""
+    options = options if isinstance(options, Mapping) else {}
+    tool: dict[str, Any] = {"type": WEB_SEARCH, "name": "web_search"}
+    size = options.get("search_context_size")
+    if size is not None:
+        if size not in SEARCHES:
+            raise _invalid(f"search_context_size={size!r} is none of {', '.join(SEARCHES)}.", model)
+        tool["max_uses"] = SEARCHES[size]
+    place = options.get("user_location")
+    if isinstance(place, Mapping):
+        inner = place.get("approximate")
+        tool["user_location"] = {"type": "approximate", **inner} if isinstance(inner, Mapping) else dict(place)
+    return tool
+
+
+def _tool(tool: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """A function as the vendor wants it. Tools in the vendor's own shape have no `function`: they pass as they are."""
-    tool = plain(given)
     function = tool.get("function")
     if isinstance(tool.get("custom"), Mapping):
         raise _invalid(f"Anthropic has no free-form tools ({tool['custom'].get('name')!r}). Give it a function.", model)

@@ -4,7 +4,8 @@ https://platform.claude.com/docs/en/api/messages and …/build-with-claude/strea
 
 Beside OpenAI's fields a message has, where the vendor gives them: `reasoning_content` (the text of its thinking),
 `thinking_blocks` (the same with signatures, to be sent back), and `content_blocks` (every block as it came) if OpenAI's
-shape loses something: citations, the vendor's own tools, thinking between texts. A choice has `native_finish_reason`.
+shape loses something: citations, the vendor's own tools, thinking between texts. Citations of pages are `annotations`
+too. A choice has `native_finish_reason`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 import orjson
 
 from ..core.types import Request
-from .base import Failure, ProviderFault, StreamDecoder
+from .annotations import of_anthropic
+from .base import ProviderFault, StreamDecoder
+from .broken import CUT_SHORT, MALFORMED, cut_short, is_json, malformed
 from .failures import read_failure
 from .sse import Event, EventSplitter
 
@@ -55,27 +58,20 @@ STATUSES = {
 ORDER = {"thinking": 0, "redacted_thinking": 0, "text": 1, "tool_use": 2}
 """In which order OpenAI's shape gives blocks back."""
 
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""What reading JSON of the wrong shape raises."""
-
 COUNTED = frozenset({"input_tokens", "output_tokens", "output_tokens_details"})
 """Counts that OpenAI has its own names for. The vendor's others are kept as they are."""
 
+LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+"""Tokens written to the vendor's cache, by how long they are kept."""
+
 TOP_LEVEL = ("container", "context_management", "diagnostics")
 """The vendor's fields of an answer that OpenAI has no place for."""
-
-CUT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 
 
 def fault_of(body: bytes) -> ProviderFault:
     """An error that came inside a 200. The vendor's type of it stands for a status."""
     failure = read_failure(body)
     return ProviderFault(failure._replace(status=STATUSES.get(failure.code or "", 500)), body)
-
-
-def malformed(error: Exception, body: bytes) -> ProviderFault:
-    said = f"The answer does not follow Anthropic's protocol ({type(error).__name__}: {error})."
-    return ProviderFault(Failure(said, "malformed_answer", status=502), body)
 
 
 def completion(body: bytes, request: Request) -> bytes:
@@ -90,14 +86,20 @@ def completion(body: bytes, request: Request) -> bytes:
             "object": "chat.completion",
             "created": int(time.time()),
             "model": answer.get("model") or request.model,
-            "choices": [{"index": 0, "message": message_of(answer["content"]), **ending_of(answer)}],
+            "choices": [{"index": 0, "message": message_of(blocks_of(answer)), **ending_of(answer)}],
             **top_level(answer),
         }
         if usage:
             result.update(usage_fields(usage))
         return orjson.dumps(result)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Anthropic", error, body) from error
+
+
+def blocks_of(answer: Mapping[str, Any]) -> list[Block]:
+    """An answer's blocks. Servers that imitate the vendor also give a text, or null."""
+    content = answer["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 def message_of(blocks: list[Block]) -> dict[str, Any]:
@@ -115,11 +117,14 @@ def message_of(blocks: list[Block]) -> dict[str, Any]:
         message["tool_calls"] = calls
     if not fits(blocks):
         message["content_blocks"] = blocks
+        if notes := of_anthropic(blocks):
+            message["annotations"] = notes
     return message
 
 
 def _tool_call(block: Block) -> dict[str, Any]:
-    arguments = orjson.dumps(block.get("input") or {}).decode()
+    given = block.get("input")
+    arguments = given if given and isinstance(given, str) else orjson.dumps(given or {}).decode()
     return {"id": block["id"], "type": "function", "function": {"name": block["name"], "arguments": arguments}}
 
 
@@ -152,7 +157,8 @@ def top_level(answer: Mapping[str, Any]) -> dict[str, Any]:
 def usage_fields(usage: Mapping[str, Any]) -> dict[str, Any]:
     """`usage` and `service_tier`. Anthropic's `input_tokens` are only those outside its cache; OpenAI counts all."""
     read = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
+    lifetimes = usage.get("cache_creation") or {}
+    written = usage.get("cache_creation_input_tokens") or sum(lifetimes.get(name) or 0 for name in LIFETIMES)
     prompt = (usage.get("input_tokens") or 0) + read + written
     completion = usage.get("output_tokens") or 0
     own = {name: value for name, value in usage.items() if value is not None and name not in COUNTED}
@@ -221,37 +227,37 @@ class AnthropicStream(StreamDecoder):
         if self._is_events:
             return self._read(self._events.feed(data))
         self._body += data
-        start = self._body.lstrip()
+        start = self._body.lstrip(b"\xef\xbb\xbf \t\r\n")
         if start and self._is_events is None:
-            self._is_events = not start.startswith(b"{")
+            self._is_events = not start.startswith((b"{", b"<"))
         return self._read(self._events.feed(self._body)) if self._is_events else []
 
     def end(self) -> list[bytes]:
         # Half an event at the end is a cut, not a malformed answer.
-        chunks = self._read([event for event in self._events.end() if _is_json(event.data)])
+        chunks = self._read([event for event in self._events.end() if is_json(event.data)])
         if self._finished:
             return chunks
         if self._ending:
             return chunks + self._read([Event("message_stop", b"{}")])
         if self._is_events is False:
             return self._unstreamed()
-        raise ProviderFault(CUT)
+        raise ProviderFault(CUT_SHORT)
 
     def _unstreamed(self) -> list[bytes]:
         """The chunks of an answer, or the fault of an error, that came whole although a stream was asked for."""
-        if not _is_json(self._body):
-            raise ProviderFault(CUT, self._body)
+        if not is_json(self._body):
+            raise cut_short(self._body)
         try:
             answer = orjson.loads(self._body)
             if "content" not in answer:
                 raise fault_of(self._body)
             self._start({"message": answer})
-            for index, block in enumerate(answer["content"]):
+            for index, block in enumerate(blocks_of(answer)):
                 self._start_block({"index": index, "content_block": block})
                 self._stop_block({"index": index})
             self._finish({})
         except MALFORMED as error:
-            raise malformed(error, self._body) from error
+            raise malformed("Anthropic", error, self._body) from error
         return self._taken()
 
     def _read(self, events: Iterable[Event]) -> list[bytes]:
@@ -269,7 +275,7 @@ class AnthropicStream(StreamDecoder):
                 if take is not None:  # the vendor may add kinds
                     take(self, event)
             except MALFORMED as error:
-                raise malformed(error, data) from error
+                raise malformed("Anthropic", error, data) from error
         return self._taken()
 
     def _taken(self) -> list[bytes]:
@@ -363,6 +369,8 @@ class AnthropicStream(StreamDecoder):
             self._stop_block({"index": index})
         blocks = [block.data for block in self._blocks.values()]
         delta: dict[str, Any] = {} if fits(blocks) else {"content_blocks": blocks}
+        if delta and (notes := of_anthropic(blocks)):
+            delta["annotations"] = notes
         if not self._calls and not any(block.pieces for block in self._blocks.values() if block.data["type"] == "text"):
             delta["content"] = ""
         choice = {"index": 0, "delta": delta, **ending_of(self._answer)}
@@ -386,11 +394,3 @@ DELTAS = {
     "input_json_delta": AnthropicStream._input,
     "citations_delta": AnthropicStream._citation,
 }
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True

@@ -22,11 +22,9 @@ import mimetypes
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
-
-import orjson
 
 from ..core.types import Message
+from .given import arguments_of, data_url, plain
 
 Block = dict[str, Any]
 
@@ -160,24 +158,9 @@ def _call(call: Mapping[str, Any]) -> Block:
         "type": "tool_use",
         "id": _identity(call.get("id")),
         "name": function["name"],
-        "input": _input(function.get("arguments"), function["name"]),
+        "input": arguments_of(function),
     }
     return _marked(block, call)
-
-
-def _input(arguments: Any, name: str) -> Any:
-    """A call's arguments as the object that Anthropic wants. No text is no arguments."""
-    if isinstance(arguments, Mapping):
-        return arguments
-    if arguments is None or not arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError as error:
-        raise _invalid(f"The arguments of the call of {name!r} are not JSON ({error}): {arguments[:200]!r}.") from None
-    if not isinstance(value, dict):
-        raise _invalid(f"The arguments of the call of {name!r} are no JSON object: {arguments[:200]!r}.")
-    return value
 
 
 def _result(message: Message) -> list[Block]:
@@ -240,7 +223,7 @@ def _image(part: Mapping[str, Any]) -> Block:
         return _marked({"type": "image", "source": {"type": "url", "url": url}}, part)
     if not url.startswith("data:"):
         raise _invalid(f"An image must be an http(s) or data URL, not {url[:60]!r}.")
-    return _marked(_attachment(*_data_url(url)), part)
+    return _marked(_attachment(*data_url(url)), part)
 
 
 def _file(part: Mapping[str, Any]) -> Block:
@@ -256,7 +239,7 @@ def _file(part: Mapping[str, Any]) -> Block:
     elif not data:
         block = _referred(media_type, {"type": "file", "file_id": where})
     elif where.startswith("data:"):
-        block = _attachment(*_data_url(where))
+        block = _attachment(*data_url(where))
     else:
         block = _attachment(media_type, where)
     if name and block["type"] == "document":
@@ -280,18 +263,6 @@ def _attachment(media_type: str, data: str) -> Block:
     raise _invalid(f"Anthropic takes images, PDFs and texts, not {media_type!r}.")
 
 
-def _data_url(url: str) -> tuple[str, str]:
-    """The media type and the base64 text of a data URL (RFC 2397)."""
-    head, comma, data = url[len("data:") :].partition(",")
-    if not comma:
-        raise _invalid(f"This data URL has no comma, so no data: {url[:60]!r}.")
-    media_type, *options = head.split(";")
-    media_type = media_type.strip().lower() or "text/plain"
-    if "base64" not in options:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return "image/jpeg" if media_type == "image/jpg" else media_type, data
-
-
 def _decoded(data: str) -> bytes:
     try:
         return base64.b64decode(data)
@@ -308,16 +279,6 @@ def _marked(block: Block, part: Mapping[str, Any]) -> Block:
     if part.get("cache_control"):
         block["cache_control"] = part["cache_control"]
     return block
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A part or a call as a mapping: those of earlier answers may be objects."""
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-        return dumped
-    raise _invalid(f"{str(value)[:100]!r} is a {type(value).__name__}; a part must be a dict.")
 
 
 def _invalid(message: str) -> Exception:

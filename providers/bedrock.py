@@ -9,8 +9,10 @@ What is decided here:
   `betas`) goes into `additionalModelRequestFields`, in that model's words. The caller's own such fields come last.
 - `response_format` is `outputConfig.textFormat`; for models without it, and for "json_object", which the vendor has
   not, it is an instruction at the end of `system`.
-- There is no tool choice "none": the tools are left out, which the vendor refuses once some were called.
-- Tools without a `function` are the vendor's own ({"systemTool": …}) and pass as they are.
+- There is no tool choice "none": the tools are left out, which the vendor refuses once some were called. The choice
+  `allowed_tools` leaves out the others.
+- Tools without a `function` are the vendor's own ({"systemTool": …}) and pass as they are. `web_search_options` is the
+  one that Nova searches the web with; no other model has such a tool.
 - `extra_body` is merged last, and into objects.
 """
 
@@ -28,8 +30,9 @@ from .anthropic import EFFORTS, WITH_BUDGET, accepted_schema, budget
 from .base import Call, Codec, Failure, Provider, Reply, StreamDecoder
 from .bedrock_answers import completion, failure_of, named_failure
 from .bedrock_auth import no_region
-from .bedrock_messages import Block, conversation, invalid, plain, point
+from .bedrock_messages import Block, conversation, invalid, point
 from .bedrock_stream import ConverseStream
+from .given import tools_and_choice
 from .openai import wire_json
 from .prompt_cache import WISHES, add_points, wish_of
 
@@ -67,6 +70,7 @@ TRANSLATED = frozenset(
         "tool_choice",
         "tools",
         "top_k",
+        "web_search_options",
     }
 )
 PARAMETERS = OWN | TRANSLATED | CONFIG.keys() | WISHES
@@ -84,6 +88,7 @@ WITHOUT_FORMAT = re.compile(r"\bnova-|titan-|\bllama|claude-(v2|instant|3-[57]|(
 https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html (2026-11)"""
 
 NOVA_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
+GROUNDING = {"systemTool": {"name": "nova_grounding"}}
 JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
 
 
@@ -228,10 +233,12 @@ def _tools(
     asked: Mapping[str, Any], messages: Iterable[Mapping[str, Any]], model: str, more: dict[str, Any]
 ) -> dict[str, Any]:
     """`toolConfig`. What only Claude can be told of it goes into `more`."""
-    tools = [said for tool in asked.get("tools") or () for said in _tool(plain(tool), model)]
+    allowed, choice = tools_and_choice(asked)
+    tools = [said for tool in allowed for said in _tool(tool, model)]
+    if "web_search_options" in asked:
+        tools += _web_search(tools, model)
     if not tools:
         return {}
-    choice = asked.get("tool_choice")
     if choice == "none":
         if any("toolUse" in block for message in messages for block in message["content"]):
             raise invalid("Bedrock has no tool_choice='none' once tools were called. Leave it out.", model)
@@ -247,6 +254,13 @@ def _tools(
         kind, fields = next(iter(said.pop("toolChoice", {"auto": {}}).items()))
         more["tool_choice"] = {"type": kind, **fields, "disable_parallel_tool_use": True}
     return {"toolConfig": said}
+
+
+def _web_search(tools: Iterable[Block], model: str) -> list[Block]:
+    """https://docs.aws.amazon.com/nova/latest/nova2-userguide/web-grounding.html (2026-11)"""
+    if not NOVA.search(model):
+        raise invalid(f"{model!r} has no web search at Bedrock, only Nova has. Leave out web_search_options.", model)
+    return [] if GROUNDING in tools else [GROUNDING]
 
 
 def _tool(tool: Mapping[str, Any], model: str) -> list[Block]:

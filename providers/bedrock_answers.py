@@ -3,13 +3,14 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (read 2026-11)
 
 Beside OpenAI's fields a message has, where the vendor gives them: `reasoning_content`, `thinking_blocks` (the same with
-signatures, to be sent back), `citations`, and `converse_blocks` (every block as it came) if OpenAI's shape loses
-something: citations, the vendor's own tools, images. A choice has `native_finish_reason`, and an answer the vendor's
-`trace`, `metrics` and the like.
+signatures, to be sent back), `citations` (those of pages are `annotations` too), and `converse_blocks` (every block as
+it came) if OpenAI's shape loses something: citations, the vendor's own tools, images. A choice has
+`native_finish_reason`, and an answer the vendor's `trace`, `metrics` and the like.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import orjson
 
 from ..core.types import Request
+from .annotations import of_bedrock
 from .base import Failure, ProviderFault, Reply
+from .broken import MALFORMED, malformed
 from .eventstream import Frame
 from .failures import failure_kind, read_failure
 
@@ -54,21 +57,32 @@ STATUSES = {
 }
 """What an exception in a stream stands for, by its name in lower case. A stream writes it with a small letter."""
 
+EXCEPTION = re.compile(rb'"__type"\s*:\s*"(?:[^"#]*#)?(\w+)')
+"""The exception's name, where the body has it: "com.amazon.coral.service#ExpiredTokenException"."""
+
+UNKNOWN_CALLER = re.compile(
+    r"ExpiredToken|UnrecognizedClient|InvalidClientTokenId|InvalidSignature|IncompleteSignature|MissingAuthentication"
+    r"|security token included in the request is|(token|key) has expired|API Key is valid",
+    re.IGNORECASE,
+)
+"""The vendor answers 403 (and in part 400) to credentials that are wrong or too old, as to a right that lacks.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html (2026-11)"""
+
 TOP_LEVEL = ("additionalModelResponseFields", "metrics", "performanceConfig", "trace")
 """The vendor's fields of an answer that OpenAI has no place for."""
 
 TTLS = {"5m": "ephemeral_5m_input_tokens", "1h": "ephemeral_1h_input_tokens"}
 """Anthropic's names for tokens written to the prompt cache, by how long they are kept."""
 
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""What reading JSON of the wrong shape raises."""
-
 
 def failure_of(status: int, body: bytes, name: str | None = None) -> Failure:
     """What an error's body says; `name` is the exception's, where the headers say it."""
     failure = read_failure(body, status)
-    code = name or failure.code
-    return failure._replace(code=code, kind=failure_kind(failure.message, code or "", status))
+    named = EXCEPTION.search(body)
+    code = name or (named[1].decode() if named else failure.code)
+    is_unknown = UNKNOWN_CALLER.search(f"{code} {failure.message}")
+    kind = "authentication" if is_unknown else failure_kind(failure.message, code or "", status)
+    return failure._replace(code=code, kind=kind)
 
 
 def named_failure(reply: Reply) -> Failure:
@@ -91,11 +105,6 @@ def fault_in_stream(frame: Frame) -> ProviderFault:
     return ProviderFault(failure_of(status, body, name or None)._replace(status=status), body)
 
 
-def malformed(error: Exception, body: bytes) -> ProviderFault:
-    said = f"The answer does not follow Bedrock's protocol ({type(error).__name__}: {error})."
-    return ProviderFault(Failure(said, "malformed_answer", status=502), body)
-
-
 def fault_of(body: bytes) -> ProviderFault:
     """An error that came inside a 200."""
     failure = failure_of(500, body)
@@ -116,7 +125,7 @@ def completion(body: bytes, request: Request) -> bytes:
         }
         return orjson.dumps(result)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Bedrock", error, body) from error
 
 
 def message_of(blocks: list[Block]) -> dict[str, Any]:
@@ -135,6 +144,8 @@ def message_of(blocks: list[Block]) -> dict[str, Any]:
     cited = [citation for block in blocks for citation in (block.get("citationsContent") or {}).get("citations") or ()]
     if cited:
         message["citations"] = cited
+        if notes := of_bedrock(blocks):
+            message["annotations"] = notes
     if not fits(blocks):
         message["converse_blocks"] = blocks
     return message

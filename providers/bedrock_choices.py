@@ -15,7 +15,8 @@ import orjson
 
 from ..core.types import Request
 from .base import Failure, ProviderFault, Reply
-from .bedrock_answers import MALFORMED, fault_of, head, malformed
+from .bedrock_answers import fault_of, head
+from .broken import MALFORMED, malformed
 from .fixes import COMMON
 from .openai import mended
 
@@ -160,7 +161,7 @@ def completion(body: bytes, request: Request) -> bytes:
         usage = usage_in(answer)
         return mended(orjson.dumps({**result, "usage": usage} if usage else result), COMMON)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Bedrock", error, body) from error
 
 
 def _message(choice: Json, body: bytes) -> Json:

@@ -36,11 +36,11 @@ from .anthropic import AnthropicCodec, packed
 from .anthropic_answers import AnthropicStream
 from .base import Call, Provider, ProviderFault, Reply, StreamDecoder
 from .bedrock import CLAUDE, NOVA, PARAMETERS, BedrockCodec
-from .bedrock_answers import MALFORMED, malformed
 from .bedrock_answers import completion as converse_completion
 from .bedrock_messages import invalid
 from .bedrock_prompts import CLAUDE_TEXT, family_of, turns_of
-from .bedrock_stream import CUT, ConverseStream, FramedStream
+from .bedrock_stream import ConverseStream, FramedStream
+from .broken import CUT_SHORT, MALFORMED, malformed
 from .openai import PARAMETERS as OPENAI_PARAMETERS
 from .openai import wire_json
 
@@ -57,12 +57,12 @@ class BedrockInvokeCodec(BedrockCodec):
     _claude = AnthropicCodec()
 
     def parameters(self, provider: Provider) -> frozenset[str]:
-        return self._claude.parameters(provider)
+        return self._claude.parameters(provider) - {"web_search_options"}  # Bedrock runs no tools of Anthropic's
 
     def parameters_for(self, request: Request, provider: Provider) -> frozenset[str]:
         model = request.model
         if is_claude(model):
-            return self._claude.parameters(provider)
+            return self.parameters(provider)
         if NOVA.search(model):
             return PARAMETERS | provider.extra
         if "command-r" in model:
@@ -103,7 +103,7 @@ class BedrockInvokeCodec(BedrockCodec):
             if not isinstance(answer, dict):
                 raise TypeError("no object")
         except MALFORMED as error:
-            raise malformed(error, body) from error
+            raise malformed("Bedrock", error, body) from error
         if "output" in answer:
             return converse_completion(body, request)
         if bedrock_choices.READERS.keys() & answer.keys():
@@ -179,11 +179,11 @@ class InvokeStream(FramedStream):
                 return ChoiceStream(self._request)
             return ClaudeStream(self._request) if "type" in event else NovaStream(self._request)
         except MALFORMED as error:
-            raise malformed(error, payload) from error
+            raise malformed("Bedrock", error, payload) from error
 
     def finish(self) -> list[bytes]:
         if self._inner is None or not self._frames.is_between:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return self._inner.finish()
 
     def read_whole(self, body: bytes) -> list[bytes]:
@@ -203,7 +203,7 @@ class NovaStream(ConverseStream):
         try:
             return self.take(orjson.loads(event_in(payload)))
         except MALFORMED as error:
-            raise malformed(error, payload) from error
+            raise malformed("Bedrock", error, payload) from error
 
 
 class ChoiceStream(FramedStream):
@@ -218,7 +218,7 @@ class ChoiceStream(FramedStream):
 
     def finish(self) -> list[bytes]:
         if not self._reader.is_complete:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return []
 
 
@@ -234,7 +234,7 @@ class V1Stream(FramedStream):
 
     def finish(self) -> list[bytes]:
         if not self._reader.finished:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return []
 
 
@@ -243,7 +243,7 @@ def read_event(reader: bedrock_choices.ChoiceReader | cohere_v1.V1Reader, payloa
     try:
         return reader.read(orjson.loads(event), event)
     except MALFORMED as error:
-        raise malformed(error, payload) from error
+        raise malformed("Bedrock", error, payload) from error
 
 
 class ClaudeStream(FramedStream):
@@ -268,4 +268,4 @@ def event_in(payload: bytes) -> bytes:
         held: Any = orjson.loads(payload)["bytes"]
         return base64.b64decode(held, validate=True)
     except (*MALFORMED, binascii.Error) as error:
-        raise malformed(error, payload) from error
+        raise malformed("Bedrock", error, payload) from error

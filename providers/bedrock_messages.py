@@ -19,16 +19,13 @@ What is decided here, because the two protocols differ:
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
-
-import orjson
 
 from ..core.types import Message
+from .given import arguments_of, data_url, plain
 
 Block = dict[str, Any]
 
@@ -212,24 +209,8 @@ def _call(call: Mapping[str, Any]) -> list[Block]:
     function = call.get("function")
     if not isinstance(function, Mapping) or not function.get("name"):
         raise invalid(f"The tool call {call.get('id')!r} has no function with a name; Bedrock knows no other calls.")
-    name = function["name"]
-    use = {"toolUseId": _identity(call.get("id")), "name": name, "input": _input(function.get("arguments"), name)}
+    use = {"toolUseId": _identity(call.get("id")), "name": function["name"], "input": arguments_of(function)}
     return [{"toolUse": use}, *_point(call)]
-
-
-def _input(arguments: Any, name: str) -> Any:
-    """A call's arguments as an object. No text is no arguments."""
-    if isinstance(arguments, Mapping):
-        return arguments
-    if arguments is None or not arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"The arguments of the call of {name!r} are not JSON ({error}): {arguments[:200]!r}.") from None
-    if not isinstance(value, dict):
-        raise invalid(f"The arguments of the call of {name!r} are no JSON object: {arguments[:200]!r}.")
-    return value
 
 
 def _identity(value: Any) -> str:
@@ -278,13 +259,8 @@ def _source(where: str, media_type: str) -> tuple[str, Block]:
         raise invalid(f"Bedrock fetches nothing but s3:// URLs. Send {where[:60]!r} as data.")
     if not where.startswith("data:"):
         return media_type, {"bytes": where}
-    head, comma, data = where[len("data:") :].partition(",")
-    if not comma:
-        raise invalid(f"This data URL has no comma, so no data: {where[:60]!r}.")
-    said, *options = head.split(";")
-    if "base64" not in options:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return said.strip().lower() or "text/plain", {"bytes": data}
+    said, data = data_url(where)
+    return said, {"bytes": data}
 
 
 def _image_format(media_type: str) -> str:
@@ -302,16 +278,6 @@ def _document_format(media_type: str) -> str:
     if form is None:
         raise invalid(f"Bedrock takes documents as {', '.join(sorted(DOCUMENTS.values()))}, not as {media_type!r}.")
     return form
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A part, a tool or a call as a mapping: those of earlier answers may be objects."""
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-        return dumped
-    raise invalid(f"{str(value)[:100]!r} is a {type(value).__name__}; it must be a dict.")
 
 
 def invalid(message: str, model: str | None = None) -> Exception:

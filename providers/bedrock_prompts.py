@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.types import Message
-from .bedrock_messages import invalid, plain
+from .bedrock_messages import invalid
+from .given import plain
 
 Json = dict[str, Any]
 Turns = list[tuple[str, str]]

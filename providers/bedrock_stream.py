@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from ..core.types import Request
-from .base import Failure, ProviderFault, StreamDecoder
+from .annotations import of_bedrock
+from .base import ProviderFault, StreamDecoder
 from .bedrock_answers import (
-    MALFORMED,
     Block,
     ending_of,
     fault_in_stream,
@@ -21,14 +21,12 @@ from .bedrock_answers import (
     fits,
     head,
     is_call,
-    malformed,
     rest_of,
     texts_of,
     thinking_block,
 )
+from .broken import CUT_SHORT, MALFORMED, cut_short, malformed
 from .eventstream import BadFrame, FrameSplitter
-
-CUT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 
 
 class FramedStream(StreamDecoder):
@@ -46,8 +44,8 @@ class FramedStream(StreamDecoder):
             start = self._body.lstrip()
             if not start:
                 return []
-            # A message begins with its length, and none is as long as "{" would make it.
-            self._is_whole = start.startswith(b"{")
+            # A message begins with its length, and none is as long as "{" or "<" would make it.
+            self._is_whole = start.startswith((b"{", b"<"))
             if not self._is_whole:
                 data, self._body = self._body, b""
         elif self._is_whole:
@@ -58,7 +56,7 @@ class FramedStream(StreamDecoder):
         try:
             frames = self._frames.feed(data)
         except BadFrame as error:
-            raise malformed(error, data) from error
+            raise malformed("Bedrock", error, data) from error
         for frame in frames:
             if frame.headers.get(":message-type", "event") != "event":
                 raise fault_in_stream(frame)
@@ -71,7 +69,7 @@ class FramedStream(StreamDecoder):
         try:
             orjson.loads(self._body)
         except orjson.JSONDecodeError:
-            raise ProviderFault(CUT, self._body) from None
+            raise cut_short(self._body) from None
         return self.read_whole(self._body)
 
     def read(self, name: str, payload: bytes) -> list[bytes]:
@@ -80,11 +78,11 @@ class FramedStream(StreamDecoder):
 
     def finish(self) -> list[bytes]:
         """What is left after the last event. Raises `ProviderFault` if the answer is not complete."""
-        raise ProviderFault(CUT)
+        raise ProviderFault(CUT_SHORT)
 
     def read_whole(self, body: bytes) -> list[bytes]:
         """The chunks of an answer that came whole although a stream was asked for."""
-        raise malformed(ValueError("no event stream"), body)
+        raise malformed("Bedrock", ValueError("no event stream"), body)
 
 
 class ConverseStream(FramedStream):
@@ -108,7 +106,7 @@ class ConverseStream(FramedStream):
         try:
             take(self, orjson.loads(payload))
         except MALFORMED as error:
-            raise malformed(error, payload) from error
+            raise malformed("Bedrock", error, payload) from error
         return self._taken()
 
     def take(self, events: Mapping[str, Any]) -> list[bytes]:
@@ -121,7 +119,7 @@ class ConverseStream(FramedStream):
 
     def finish(self) -> list[bytes]:
         if self._stop is None or not self._frames.is_between:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return []
 
     def read_whole(self, body: bytes) -> list[bytes]:
@@ -134,7 +132,7 @@ class ConverseStream(FramedStream):
             self._end({"stopReason": answer["stopReason"]})
             self._tell(answer)
         except MALFORMED as error:
-            raise malformed(error, body) from error
+            raise malformed("Bedrock", error, body) from error
         return self._taken()
 
     def _taken(self) -> list[bytes]:
@@ -251,6 +249,8 @@ class ConverseStream(FramedStream):
         self._start({})
         blocks = [whole for block in self._blocks.values() if (whole := block.whole)]
         delta: dict[str, Any] = {} if fits(blocks) else {"converse_blocks": blocks}
+        if delta and (notes := of_bedrock(blocks)):
+            delta["annotations"] = notes
         if not self._calls and not any(texts_of(blocks)):
             delta["content"] = ""
         choice = {"index": 0, "delta": delta, **ending_of(event["stopReason"])}

@@ -9,7 +9,7 @@ What is decided here:
   caller's own `thinking` is sent as it is.
 - `response_format` is always `json_object`, the only form the vendor has; a schema goes with it.
 - Cohere cannot be made to call one certain function. If that function is the only tool that is sent, `REQUIRED` says
-  the same.
+  the same; and so with some of the tools (`allowed_tools`).
 - Of an earlier answer go back: its text, its tool calls, its `tool_plan`, its `citations`, and those `thinking_blocks`
   that have no signature, which are Cohere's own. Thinking of other vendors stays out.
 - Tool results are sent as they are, text or parts; a part of the vendor's type `document` can be cited.
@@ -23,6 +23,7 @@ from typing import Any
 from ..core.types import Message, Request
 from .base import Call, Codec, Failure, Provider, StreamDecoder
 from .cohere_answers import CohereStream, completion, failure_of
+from .given import plain, tools_and_choice
 from .openai import wire_json
 
 Json = dict[str, Any]
@@ -117,8 +118,7 @@ def _response_format(form: Any) -> Json:
 def _tools(asked: Mapping[str, Any]) -> Json:
     """`tools`, `strict_tools` and `tool_choice`."""
     said: Json = {}
-    tools = [plain(tool) for tool in asked.get("tools") or ()]
-    choice = asked.get("tool_choice")
+    tools, choice = tools_and_choice(asked)
     if isinstance(choice, Mapping):
         tools, choice = _only(choice, tools), "required"
     if tools:
@@ -231,16 +231,6 @@ def _part(part: Mapping[str, Any]) -> Json:
     if kind not in ("text", "image_url", "document", "thinking"):
         raise invalid(f"Cohere takes no {kind!r} parts. Send text, images or documents.")
     return {"type": kind, kind: part.get(kind)}
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A part, tool or call as a mapping: those of earlier answers may be objects."""
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        dumped: Json = value.model_dump(mode="json", exclude_none=True)
-        return dumped
-    raise invalid(f"{str(value)[:100]!r} is a {type(value).__name__}; it must be a dict.")
 
 
 def invalid(message: str) -> Exception:

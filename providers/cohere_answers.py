@@ -3,9 +3,10 @@
 https://docs.cohere.com/reference/chat and …/docs/streaming (read 2026-11)
 
 Beside OpenAI's fields a message has, where the vendor gives them: `reasoning_content` (the text of its thinking),
-`thinking_blocks` (the same, to be sent back), `citations`, and `tool_plan`. That is what the model says it is about to
-do with its tools: no thinking that is turned on or budgeted, and the vendor wants it back under its own name, so it
-keeps it (in a stream it comes in pieces, as the vendor gives it). A choice has `native_finish_reason`.
+`thinking_blocks` (the same, to be sent back), `citations` (those of pages are `annotations` too), and `tool_plan`. That
+is what the model says it is about to do with its tools: no thinking that is turned on or budgeted, and the vendor wants
+it back under its own name, so it keeps it (in a stream it comes in pieces, as the vendor gives it). A choice has
+`native_finish_reason`.
 
 Usage is what the model read and wrote (`usage.tokens`), which the counts of cached and reasoning tokens are part of. It
 is more than what is paid for: the vendor's own preamble is free. That is in `usage.billed_units`.
@@ -20,7 +21,9 @@ from typing import Any
 import orjson
 
 from ..core.types import Request
+from .annotations import of_cohere
 from .base import Failure, ProviderFault, StreamDecoder
+from .broken import CUT_SHORT, MALFORMED, is_json, malformed
 from .failures import fault_in_answer, read_failure
 from .sse import Event, EventSplitter
 
@@ -37,10 +40,9 @@ FINISH_REASONS = {
 BROKEN = {"ERROR": 500, "TIMEOUT": 504, "USER_CANCEL": 499}
 """Reasons that say that the answer is none, and the HTTP status that each stands for."""
 
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""What reading JSON of the wrong shape raises."""
+DENIED = 498
+"""The vendor's status for a prompt or an answer with a word on its list of what must not be said."""
 
-CUT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 TOO_MUCH = "too many tokens"
 TOO_MUCH_ASKED = "max tokens must be"
 """The same code is also for a `max_tokens` above the model's most, which a shorter prompt would not help."""
@@ -49,6 +51,8 @@ TOO_MUCH_ASKED = "max tokens must be"
 def failure_of(body: bytes, status: int | None = None) -> Failure:
     """What an error's body says. https://docs.cohere.com/reference/errors (2026-11)"""
     failure = read_failure(body, status)
+    if status == DENIED:
+        return failure._replace(kind="content_policy")
     said = failure.message.lower()
     if failure.kind is None and said.startswith(TOO_MUCH) and TOO_MUCH_ASKED not in said:
         return failure._replace(kind="context_window")
@@ -60,13 +64,6 @@ def fault_of(body: bytes) -> ProviderFault:
     failure = fault_in_answer(body)
     kind = failure_of(body).kind
     return ProviderFault(failure._replace(kind=kind, status=400) if kind else failure, body)
-
-
-def malformed(error: Exception, body: bytes) -> ProviderFault:
-    if body.lstrip().startswith(b"<"):  # a page of some server in between
-        return fault_of(body)
-    said = f"The answer does not follow Cohere's protocol ({type(error).__name__}: {error})."
-    return ProviderFault(Failure(said, "malformed_answer", status=502), body)
 
 
 def completion(body: bytes, request: Request) -> bytes:
@@ -86,7 +83,7 @@ def completion(body: bytes, request: Request) -> bytes:
             result["usage"] = usage_of(answer["usage"])
         return orjson.dumps(result)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Cohere", error, body) from error
 
 
 def head(identity: Any, kind: str, request: Request) -> Json:
@@ -105,6 +102,8 @@ def message_of(message: Mapping[str, Any]) -> Json:
         said["reasoning_content"] = "".join(block["thinking"] for block in thought)
         said["thinking_blocks"] = thought
     said.update({name: message[name] for name in ("tool_plan", "citations") if message.get(name)})
+    if notes := of_cohere(message.get("citations") or ()):
+        said["annotations"] = notes
     if calls:
         said["tool_calls"] = calls
     return said
@@ -193,9 +192,9 @@ class CohereStream(StreamDecoder):
         if not self._is_events:
             return self._unstreamed()
         # Half an event at the end is a cut, not a malformed answer.
-        chunks = self._read([event for event in self._events.end() if _is_json(event.data)])
+        chunks = self._read([event for event in self._events.end() if is_json(event.data)])
         if not self._finished:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return chunks
 
     def _unstreamed(self) -> list[bytes]:
@@ -204,7 +203,7 @@ class CohereStream(StreamDecoder):
 
         body = bytes(self._body)
         if not body.strip():
-            raise ProviderFault(CUT, body)
+            raise ProviderFault(CUT_SHORT, body)
         return [orjson.dumps(completion_as_chunk(orjson.loads(completion(body, self._request))))]
 
     def _read(self, events: Iterable[Event]) -> list[bytes]:
@@ -219,7 +218,7 @@ class CohereStream(StreamDecoder):
                 elif "message" in event and "delta" not in event:  # an error as it is outside of streams
                     raise fault_of(data)
             except MALFORMED as error:
-                raise malformed(error, data) from error
+                raise malformed("Cohere", error, data) from error
         chunks, self._chunks = self._chunks, []
         return chunks
 
@@ -280,8 +279,10 @@ class CohereStream(StreamDecoder):
             self._say({"tool_calls": [{"index": self._calls[index], "function": {"arguments": text}}]})
 
     def _citation(self, event: Json, data: bytes) -> None:
-        citations = event["delta"]["message"]["citations"]
-        self._say({"citations": citations if isinstance(citations, list) else [citations]})
+        given = event["delta"]["message"]["citations"]
+        citations = given if isinstance(given, list) else [given]
+        notes = of_cohere(citations)
+        self._say({"citations": citations, **({"annotations": notes} if notes else {})})
 
     def _finish(self, event: Json, data: bytes) -> None:
         ending = ending_of(event["delta"], data)
@@ -298,14 +299,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} instead of text")
     return value
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return data.startswith(b"[DONE]")
-    return True
 
 
 EVENTS = {

@@ -16,8 +16,9 @@ import orjson
 
 from ..core.types import Request
 from .base import Call, Provider, StreamDecoder
+from .broken import MALFORMED, malformed
 from .cohere import CohereCodec, invalid
-from .cohere_answers import MALFORMED, fault_of, malformed
+from .cohere_answers import fault_of
 from .openai import wire_json
 
 Json = dict[str, Any]
@@ -48,7 +49,7 @@ class CohereEndpoint(CohereCodec):
                 raise fault_of(body)
             return orjson.dumps(self.answer(theirs, request))
         except MALFORMED as error:
-            raise malformed(error, body) from error
+            raise malformed("Cohere", error, body) from error
 
     @abstractmethod
     def answer(self, theirs: Json, request: Request) -> Json:

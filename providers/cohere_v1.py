@@ -22,8 +22,10 @@ import orjson
 
 from ..core.types import Message, Request
 from .base import Call, Provider, ProviderFault, StreamDecoder
-from .cohere import CohereCodec, invalid, plain
-from .cohere_answers import CUT, MALFORMED, ending_of, fault_of, head, malformed, usage_of
+from .broken import CUT_SHORT, MALFORMED, malformed
+from .cohere import CohereCodec, invalid
+from .cohere_answers import ending_of, fault_of, head, usage_of
+from .given import plain
 
 Json = dict[str, Any]
 
@@ -241,7 +243,7 @@ def completion(body: bytes, request: Request) -> bytes:
         }
         return orjson.dumps(result)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Cohere", error, body) from error
 
 
 def _identity(answer: Mapping[str, Any]) -> Any:
@@ -298,7 +300,7 @@ class CohereV1Stream(StreamDecoder):
         # The last line may lack its break; or it is what was there when the connection broke.
         chunks = self._line(rest) if rest.rstrip().endswith(b"}") else []
         if not self._reader.finished:
-            raise ProviderFault(CUT, rest)
+            raise ProviderFault(CUT_SHORT, rest)
         return chunks
 
     def _unstreamed(self, body: bytes) -> list[bytes]:
@@ -306,7 +308,7 @@ class CohereV1Stream(StreamDecoder):
         from ..core.shape import completion_as_chunk
 
         if not body.strip():
-            raise ProviderFault(CUT, body)
+            raise ProviderFault(CUT_SHORT, body)
         return [orjson.dumps(completion_as_chunk(orjson.loads(completion(body, self._request))))]
 
     def _line(self, line: bytes) -> list[bytes]:
@@ -319,7 +321,7 @@ class CohereV1Stream(StreamDecoder):
         try:
             return self._reader.read(orjson.loads(text), text)
         except MALFORMED as error:
-            raise malformed(error, text) from error
+            raise malformed("Cohere", error, text) from error
 
 
 class V1Reader:

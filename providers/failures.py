@@ -49,7 +49,10 @@ STATUS_WORDS = (
 )
 """What an error's code or type says about its status, where no number does; its message, if the code is a number."""
 
-MESSAGE_NAMES = ("message", "msg", "detail", "error", "error_message", "status_msg", "title", "description", "reason")
+MESSAGE_NAMES = (
+    *("message", "Message", "msg", "detail", "error", "error_message", "status_msg", "title", "description"),
+    "reason",
+)
 ANSWERS = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 """In a body that is an answer, whole or broken off."""
 

@@ -10,7 +10,8 @@ What is decided here:
 - `reasoning_effort` is a thinking budget for models before Gemini 3 and a thinking level from then on, and asks for the
   thoughts to be shown. A model that cannot stop thinking gets the least that it takes for "none".
 - `thinking` is Anthropic's form of the same, or the vendor's own `thinkingConfig`.
-- Tools without a `function` are the vendor's own ({"googleSearch": {}}) and are sent as they are.
+- Tools without a `function` are the vendor's own ({"googleSearch": {}}) and are sent as they are. `web_search_options`
+  is that one; the vendor knows neither places nor an amount of searching.
 - `extra_body` is merged last, and into objects: {"generationConfig": {"topK": 3}} leaves the rest of it alone. A list
   or a plain value takes the place of what was there.
 """
@@ -25,7 +26,8 @@ from urllib.parse import quote, urlsplit
 from ..core.types import Request
 from .base import Call, Codec, Failure, Provider, StreamDecoder
 from .gemini_answers import GeminiStream, completion, failure_of
-from .gemini_messages import conversation, has_levels, invalid, plain
+from .gemini_messages import conversation, has_levels, invalid
+from .given import name_of, plain
 from .openai import wire_json
 
 API_VERSION = "v1beta"
@@ -231,7 +233,7 @@ def _tools(asked: Mapping[str, Any]) -> dict[str, Any]:
             )
         else:
             own.append(tool)
-    if "web_search_options" in asked:
+    if "web_search_options" in asked and not any("googleSearch" in tool or "google_search" in tool for tool in own):
         own.append({"googleSearch": {}})
     said: dict[str, Any] = {}
     if functions or own:
@@ -262,7 +264,7 @@ def _choice(choice: Any) -> dict[str, Any]:
             return {"mode": "ANY", "allowedFunctionNames": [function["name"]]}
         allowed = choice.get("allowed_tools")
         if isinstance(allowed, Mapping):
-            names = [plain(tool).get("function", {}).get("name") for tool in allowed.get("tools") or ()]
+            names = [name_of(plain(tool)) for tool in allowed.get("tools") or ()]
             return {"mode": "ANY" if allowed.get("mode") == "required" else "VALIDATED", "allowedFunctionNames": names}
         if "mode" in choice:
             return dict(choice)

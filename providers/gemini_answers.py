@@ -9,6 +9,7 @@ What is decided here:
 - A call without an id gets one made of the answer's id and the call's place, the same each time it is read.
 - What does not fit into that (code that was run, the vendor's own tools, parts in another order, more than one signed
   text) is kept whole in `message.content_parts`, which the encoder sends back as it is.
+- Grounding is kept whole beside the choice; what of the text rests on which page is `message.annotations` too.
 - A prompt that was blocked is an answer with `finish_reason` "content_filter" and a refusal, as with other vendors.
 - The vendor's reason for the end is `native_finish_reason`; one that OpenAI has no word for is `finish_reason` too, in
   lower case. Calls that it could not write or may not make are no "stop".
@@ -26,6 +27,7 @@ import orjson
 
 from ..core.types import Request
 from .base import Failure, ProviderFault, StreamDecoder
+from .broken import CUT_SHORT, MALFORMED, cut_short, is_json, malformed
 from .failures import read_failure
 from .gemini_turns import Json, Turns, count_of, text_of
 from .sse import Event, EventSplitter
@@ -49,18 +51,20 @@ STATUSES = {
 TOO_LONG = re.compile(r"input token count is \d+ but model only supports up to", re.IGNORECASE)
 """How Vertex AI says it; the Gemini API's words are like other vendors'."""
 
+UNKNOWN_CALLER = re.compile(
+    rb"API_KEY_INVALID|ACCESS_TOKEN_EXPIRED|ACCESS_TOKEN_TYPE_UNSUPPORTED|CREDENTIALS_MISSING"
+    rb"|unregistered callers|reported as leaked"
+)
+"""Google answers 400 to a wrong key, and 403 to one that is missing or that it took back."""
+
 RETRY_DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,6}(?:\.\d+)?)s"')
 SERVICE_TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""What reading JSON of the wrong shape raises."""
-
-CUT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 
 
 def failure_of(body: bytes, status: int | None = None) -> Failure:
     """What an error's body says. `status` is the answer's, if that was an error."""
     failure = read_failure(body, status)._replace(retry_after=_retry_delay(body))
-    if b"API_KEY_INVALID" in body:  # Google says 400 to a wrong key
+    if UNKNOWN_CALLER.search(body):
         return failure._replace(kind="authentication")
     if failure.kind is None and TOO_LONG.search(failure.message):
         return failure._replace(kind="context_window")
@@ -79,11 +83,6 @@ def fault_of(body: bytes) -> ProviderFault:
     return ProviderFault(failure._replace(status=failure.status or STATUSES.get(failure.code or "", 500)), body)
 
 
-def malformed(error: Exception, body: bytes) -> ProviderFault:
-    said = f"The answer does not follow Gemini's protocol ({type(error).__name__}: {error})."
-    return ProviderFault(Failure(said, "malformed_answer", status=502), body)
-
-
 def completion(body: bytes, request: Request) -> bytes:
     """A whole answer as `chat.completion` JSON. Raises `ProviderFault`."""
     try:
@@ -100,7 +99,7 @@ def completion(body: bytes, request: Request) -> bytes:
         result = {**head(answer, request), "object": "chat.completion", "choices": choices, **closing_fields(turns)}
         return orjson.dumps(result)
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Gemini", error, body) from error
 
 
 def head(answer: Mapping[str, Any], request: Request) -> Json:
@@ -181,11 +180,11 @@ class GeminiStream(StreamDecoder):
     def end(self) -> list[bytes]:
         # Half an event at the end is a cut, not a malformed answer.
         if self._is_events:
-            chunks = self._read([event for event in self._events.end() if _is_json(event.data)])
+            chunks = self._read([event for event in self._events.end() if is_json(event.data)])
         else:
             chunks = self._unstreamed()
         if not self._turns.finished:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         try:
             for index, turn in sorted(self._turns.items()):
                 choice = {"index": index, "delta": turn.closing(), **turn.ending()}
@@ -194,7 +193,7 @@ class GeminiStream(StreamDecoder):
             if rest := closing_fields(self._turns):
                 chunks.append(self._chunk({"choices": [], **rest}))
         except MALFORMED as error:
-            raise malformed(error, b"") from error
+            raise malformed("Gemini", error, b"") from error
         return chunks
 
     def _unstreamed(self) -> list[bytes]:
@@ -203,7 +202,7 @@ class GeminiStream(StreamDecoder):
         try:
             whole = orjson.loads(body)
         except orjson.JSONDecodeError:
-            raise ProviderFault(CUT if body[:1] != b"<" else failure_of(body)._replace(status=502), body) from None
+            raise cut_short(body) from None
         pieces = whole if isinstance(whole, list) else [whole]
         return [chunk for piece in pieces for chunk in self._take(piece, body)]
 
@@ -215,7 +214,7 @@ class GeminiStream(StreamDecoder):
             try:
                 piece = orjson.loads(data)
             except orjson.JSONDecodeError as error:
-                raise malformed(error, data) from error
+                raise malformed("Gemini", error, data) from error
             if name == "error":
                 raise fault_of(data)
             chunks += self._take(piece, data)
@@ -229,7 +228,7 @@ class GeminiStream(StreamDecoder):
                 self._head = orjson.dumps(head(piece, self._request))[:-1]
             return [self._said(*addition) for addition in self._turns.take(piece)]
         except MALFORMED as error:
-            raise malformed(error, data) from error
+            raise malformed("Gemini", error, data) from error
 
     def _said(self, index: int, delta: Json, logprobs: Any) -> bytes:
         if index not in self._begun:
@@ -240,11 +239,3 @@ class GeminiStream(StreamDecoder):
 
     def _chunk(self, fields: Json) -> bytes:
         return self._head + b"," + orjson.dumps(fields)[1:]
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True

@@ -18,16 +18,16 @@ What is decided here, because the two protocols differ:
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 
 from ..core.types import Message
+from .given import arguments_of, data_url, plain
 
 Part = dict[str, Any]
 
@@ -136,25 +136,10 @@ def _call(call: Mapping[str, Any]) -> Part:
     function = call.get("function")
     if not isinstance(function, Mapping) or not function.get("name"):
         raise invalid(f"The tool call {call.get('id')!r} has no function with a name; Gemini knows no other calls.")
-    said = {"name": function["name"], "args": _arguments(function.get("arguments"), function["name"])}
+    said = {"name": function["name"], "args": arguments_of(function)}
     if call.get("id"):
         said["id"] = call["id"]
     return _signed({"functionCall": said}, call)
-
-
-def _arguments(arguments: Any, name: str) -> Any:
-    """A call's arguments as the object that the vendor wants. No text is no arguments."""
-    if isinstance(arguments, Mapping):
-        return arguments
-    if arguments is None or not arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"The arguments of the call of {name!r} are not JSON ({error}): {arguments[:200]!r}.") from None
-    if not isinstance(value, dict):
-        raise invalid(f"The arguments of the call of {name!r} are no JSON object: {arguments[:200]!r}.")
-    return value
 
 
 def _signature(holder: Mapping[str, Any]) -> str | None:
@@ -215,7 +200,7 @@ def _media(part: Mapping[str, Any]) -> Part:
 def _located(url: str, media_type: str | None, usual: str | None) -> Part:
     """What is at `url`. An uploaded file has a media type already; of others the vendor wants to be told."""
     if url.startswith("data:"):
-        media_type, data = _data_url(url)
+        media_type, data = data_url(url)
         return {"inlineData": {"mimeType": media_type, "data": data}}
     place = urlsplit(url)
     if place.scheme not in ("http", "https", "gs"):
@@ -246,28 +231,6 @@ def _file(part: Mapping[str, Any]) -> Part:
     if not file.get("file_data"):
         raise invalid(f"Gemini knows files by their URI, not by an id such as {where[:60]!r}.")
     return {"inlineData": {"mimeType": media_type or "application/pdf", "data": where}}
-
-
-def _data_url(url: str) -> tuple[str, str]:
-    """The media type and the base64 text of a data URL (RFC 2397)."""
-    head, comma, data = url[len("data:") :].partition(",")
-    if not comma:
-        raise invalid(f"This data URL has no comma, so no data: {url[:60]!r}.")
-    media_type, *options = head.split(";")
-    if "base64" not in options:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    media_type = media_type.strip().lower() or "text/plain"
-    return "image/jpeg" if media_type == "image/jpg" else media_type, data
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A part, a tool or a call as a mapping: those of earlier answers may be objects."""
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-        return dumped
-    raise invalid(f"{str(value)[:100]!r} is a {type(value).__name__}; it must be a dict.")
 
 
 def invalid(message: str, model: str | None = None) -> Exception:

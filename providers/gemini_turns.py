@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from .annotations import of_gemini
+
 Json = dict[str, Any]
 
 FINISH_REASONS = {
@@ -132,8 +134,9 @@ class Turn:
         parts = (candidate.get("content") or {}).get("parts") or ()
         deltas = [delta for part in parts if (delta := self._take_part(part))]
         for field, name in BESIDE.items():
-            if candidate.get(field):
-                self._beside[name] = candidate[field]
+            held, new = self._beside.get(name), candidate.get(field)
+            if new:  # of the grounding, a stream may tell the pages and what rests on them apart
+                self._beside[name] = {**held, **new} if isinstance(held, dict) and isinstance(new, dict) else new
         reason = candidate.get("finishReason")
         if reason is not None:
             known = type(reason) is int and 0 <= reason < len(NUMBERED_REASONS)
@@ -175,6 +178,9 @@ class Turn:
             delta["content_parts"] = joined_texts(self._parts)
         elif self._signature:
             delta["extra_content"] = {"google": {"thought_signature": self._signature}}
+        grounding = self._beside.get("grounding_metadata")
+        if grounding and (notes := of_gemini(grounding, "".join(self._said.get("content", ())))):
+            delta["annotations"] = notes
         return delta
 
     def ending(self) -> Json:

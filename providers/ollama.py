@@ -27,7 +27,9 @@ import orjson
 
 from ..core.types import Message, Request
 from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
+from .broken import CUT_SHORT, MALFORMED, is_json, malformed
 from .failures import fault_in_answer, read_failure
+from .given import arguments_of, plain, tools_and_choice
 from .openai import wire_json
 
 Json = dict[str, Any]
@@ -72,10 +74,6 @@ EFFORTS = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "h
 
 FINISH_REASONS = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What reading JSON of the wrong shape raises."""
-
-CUT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
 
 
 class OllamaCodec(Codec):
@@ -95,8 +93,9 @@ class OllamaCodec(Codec):
             body.setdefault("think", EFFORTS.get(asked["reasoning_effort"], asked["reasoning_effort"]))
         if "response_format" in asked:
             body.update(format_of(asked["response_format"]))
-        if asked.get("tools") and _may_call(asked.get("tool_choice")):
-            body["tools"] = asked["tools"]
+        tools, choice = tools_and_choice(asked)
+        if tools and _may_call(choice):
+            body["tools"] = tools
         options = options_of(asked)
         if options:
             body["options"] = options
@@ -156,7 +155,7 @@ class OllamaEmbed(OllamaCodec):
             model = answer.get("model") or request.model
             return orjson.dumps({"object": "list", "model": model, "data": data, "usage": usage, **durations(answer)})
         except MALFORMED as error:
-            raise malformed(error, body) from error
+            raise malformed("Ollama", error, body) from error
 
     def decoder(self, request: Request) -> StreamDecoder:
         raise _invalid("Ollama does not stream vectors. Leave out stream=True.")
@@ -195,7 +194,7 @@ def conversation(messages: Iterable[Message]) -> list[Json]:
     names: dict[Any, str] = {}
     said = []
     for message in messages:
-        calls = [_plain(call) for call in message.get("tool_calls") or ()]
+        calls = [plain(call) for call in message.get("tool_calls") or ()]
         names.update({call.get("id"): _function(call)["name"] for call in calls})
         said.append(_message(message, calls, names))
     return said
@@ -228,16 +227,7 @@ def _function(call: Mapping[str, Any]) -> Json:
     function = call.get("function")
     if not isinstance(function, Mapping) or not function.get("name"):
         raise _invalid(f"The tool call {call.get('id')!r} has no function with a name; Ollama knows no other calls.")
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = orjson.loads(arguments)
-        except orjson.JSONDecodeError as error:
-            name = function["name"]
-            raise _invalid(
-                f"The arguments of the call of {name!r} are not JSON ({error}): {arguments[:200]!r}."
-            ) from None
-    return {"name": function["name"], "arguments": arguments}
+    return {"name": function["name"], "arguments": arguments_of(function)}
 
 
 def _content(content: Any) -> tuple[str, list[str]]:
@@ -246,7 +236,7 @@ def _content(content: Any) -> tuple[str, list[str]]:
         return content or "", []
     texts, images = [], []
     for part in content:
-        part = {"type": "text", "text": part} if isinstance(part, str) else _plain(part)
+        part = {"type": "text", "text": part} if isinstance(part, str) else plain(part)
         kind = part.get("type")
         if kind in ("text", "refusal"):
             texts.append(str(part.get(kind) or ""))
@@ -268,16 +258,6 @@ def _image(part: Mapping[str, Any]) -> str:
     return data
 
 
-def _plain(value: Any) -> Mapping[str, Any]:
-    """A part or a call as a mapping: those of earlier answers may be objects."""
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        dumped: Json = value.model_dump(mode="json", exclude_none=True)
-        return dumped
-    raise _invalid(f"{str(value)[:100]!r} is a {type(value).__name__}; it must be a dict.")
-
-
 def _invalid(message: str) -> Exception:
     from ..core import api_errors
 
@@ -290,13 +270,6 @@ def _invalid(message: str) -> Exception:
 def fault_of(body: bytes) -> ProviderFault:
     """An error that came inside a 200: `{"error": "…"}`, whose words are all there is to tell its status by."""
     return ProviderFault(fault_in_answer(body), body)
-
-
-def malformed(error: Exception, body: bytes) -> ProviderFault:
-    if body.lstrip().startswith(b"<"):  # a page of some server in between
-        return fault_of(body)
-    said = f"The answer does not follow Ollama's protocol ({type(error).__name__}: {error})."
-    return ProviderFault(Failure(said, "malformed_answer", status=502), body)
 
 
 def completion(body: bytes, request: Request) -> bytes:
@@ -314,7 +287,7 @@ def completion(body: bytes, request: Request) -> bytes:
         result = {**head(answer, "chat.completion", request), "choices": [choice], "usage": usage_of(answer)}
         return orjson.dumps({**result, **durations(answer)})
     except MALFORMED as error:
-        raise malformed(error, body) from error
+        raise malformed("Ollama", error, body) from error
 
 
 def head(answer: Mapping[str, Any], kind: str, request: Request) -> Json:
@@ -405,11 +378,11 @@ class OllamaStream(StreamDecoder):
     def end(self) -> list[bytes]:
         # The last line may lack its break; or it is what was there when the connection broke.
         rest, self._rest = bytes(self._rest), bytearray()
-        if self._has_begun and not self._finished and not _is_json(rest):
-            raise ProviderFault(CUT, rest)
+        if self._has_begun and not self._finished and not is_json(rest):
+            raise ProviderFault(CUT_SHORT, rest)
         chunks = self._read(rest)
         if not self._finished:
-            raise ProviderFault(CUT)
+            raise ProviderFault(CUT_SHORT)
         return chunks
 
     def _read(self, line: bytes) -> list[bytes]:
@@ -422,7 +395,7 @@ class OllamaStream(StreamDecoder):
                 raise fault_of(line)
             return self._chunks(event)
         except MALFORMED as error:
-            raise malformed(error, line) from error
+            raise malformed("Ollama", error, line) from error
 
     def _chunks(self, event: Json) -> list[bytes]:
         base = head(event, "chat.completion.chunk", self._request)
@@ -451,11 +424,3 @@ class OllamaStream(StreamDecoder):
         if self._finished and not self._has_text and not self._calls:
             kept["content"] = ""
         return kept
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True

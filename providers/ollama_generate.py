@@ -15,8 +15,8 @@ import orjson
 
 from ..core.types import Request
 from .base import Call, Provider, StreamDecoder
+from .broken import MALFORMED, malformed
 from .ollama import (
-    MALFORMED,
     OPTIONS,
     OllamaCodec,
     OllamaStream,
@@ -25,7 +25,6 @@ from .ollama import (
     fault_of,
     format_of,
     head,
-    malformed,
     options_of,
     text_of,
     usage_of,
@@ -66,7 +65,7 @@ class OllamaGenerate(OllamaCodec):
             choice = {**_choice(answer), **ending_of(answer, has_calls=False)}
             return orjson.dumps({**_head(answer, request), "choices": [choice], **_rest(answer)})
         except MALFORMED as error:
-            raise malformed(error, body) from error
+            raise malformed("Ollama", error, body) from error
 
     def decoder(self, request: Request) -> StreamDecoder:
         return GenerateStream(request)

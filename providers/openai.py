@@ -16,6 +16,7 @@ from ..core import shape
 from ..core.forms import fault, plain
 from ..core.types import Request
 from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
+from .broken import CUT_SHORT, is_json
 from .failures import ANSWERS, fault_in_answer, raise_if_fault
 from .failures import CONTENT_POLICY as CONTENT_POLICY  # for codecs of other protocols
 from .failures import read_failure as read_failure
@@ -159,7 +160,7 @@ class OpenAIStream(StreamDecoder):
         for event in self._events.end():
             # A last event without its blank line may be whole, or what was there when the connection broke.
             last = event_lines(event.data)[-1]
-            if last.startswith(b"{") and not _is_json(last):
+            if last.startswith(b"{") and not is_json(last):
                 raise ProviderFault(CUT_SHORT, last)
             chunks += self._chunks([event])
         if not self._finished:
@@ -204,9 +205,6 @@ class OpenAIStream(StreamDecoder):
             raise ProviderFault(fault_in_answer(body), body) from None
 
 
-CUT_SHORT = Failure("The stream ended before the answer did.", "incomplete_stream", status=502)
-
-
 def mended(data: bytes, fix: Mend | None) -> bytes:
     """An answer or chunk as the row's fix leaves it; the bytes themselves where there is nothing to fix."""
     if fix is None:
@@ -222,14 +220,6 @@ def mended(data: bytes, fix: Mend | None) -> bytes:
 def event_lines(data: bytes) -> list[bytes]:
     """One chunk a line, from servers that leave out the blank lines between events; else the data as it is."""
     return data.split(b"\n") if b"\n{" in data or b"\n[DONE]" in data else [data]
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def wire_json(body: Any) -> bytes:

@@ -14,8 +14,8 @@ import orjson
 from ..core import shape
 from ..core.endpoint_folds import sound_event
 from .base import ProviderFault, StreamDecoder
+from .broken import CUT_SHORT
 from .failures import fault_in_answer
-from .openai import CUT_SHORT
 from .sse import Event, EventSplitter
 
 EVENTS = re.compile(rb"(data|event|id|retry)?:")

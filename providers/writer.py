@@ -15,8 +15,9 @@ import orjson
 
 from ..core.types import Request
 from .base import Provider, ProviderFault, StreamDecoder
+from .broken import CUT_SHORT
 from .failures import fault_in_answer
-from .openai import CUT_SHORT, OpenAICodec
+from .openai import OpenAICodec
 from .openai_endpoints import TextCodec
 from .openai_streams import answer
 from .sse import Event, EventSplitter

@@ -12,6 +12,9 @@ from ..core.types import Options
 PASSING = frozenset({408, 409, 429})
 """Statuses below 500 that another attempt may mend."""
 
+EMPTY = frozenset({"billing_hard_limit_reached", "billing_not_active", "insufficient_quota"})
+"""OpenAI's codes for an account without money, which it answers 429 like too many calls. No pause mends that."""
+
 LONGEST_RETRY_AFTER = 60.0
 """A vendor that asks for more seconds than this is not waited for."""
 
@@ -21,7 +24,7 @@ def is_passing(error: Exception) -> bool:
     from ..core.api_errors import APIConnectionError, APIStatusError
 
     if isinstance(error, APIStatusError):
-        return error.status_code in PASSING or error.status_code >= 500
+        return (error.status_code in PASSING and error.code not in EMPTY) or error.status_code >= 500
     return isinstance(error, APIConnectionError)
 
 

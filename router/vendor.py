@@ -10,6 +10,7 @@ from typing import Any
 from ..core import settings
 from ..core.flow import Flow, Io
 from ..core.types import Attempt, Options, Request
+from ..providers.base import Call
 from ..providers.deployment import Deployment
 from ..providers.prompt_cache import fitted_wish
 from .faults import invalid, status_error, translated
@@ -43,11 +44,19 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     )
 
 
+def encoded(request: Request, place: Deployment) -> Call:
+    """What to send. What the protocol cannot say is an error that names the provider and the model."""
+    try:
+        return place.codec.encode(request, place.provider)
+    except Exception as error:
+        raise translated(error, request, place) from None
+
+
 def ask_whole(
     request: Request, options: Options, place: Deployment, completion: Any, started: float
 ) -> Flow[tuple[bytes, Any]]:
     """A whole answer: its OpenAI-shaped JSON, and the same typed."""
-    call = place.codec.encode(request, place.provider)
+    call = encoded(request, place)
     tries = Tries(request, options, place, started)
     while True:
         try:
@@ -63,7 +72,7 @@ def ask_whole(
 
 def ask_stream(request: Request, options: Options, place: Deployment, started: float) -> Flow[Membership]:
     """The first place at a stream whose first chunk is there: an error at its beginning is tried again like others."""
-    call = place.codec.encode(request, place.provider)
+    call = encoded(request, place)
     tries = Tries(request, options, place, started)
     while True:
         try:

@@ -648,7 +648,7 @@ def test_credentials_are_in_no_error(amazon: tuple[str, type[Amazon]]) -> None:
     base, upstream = amazon
     said = f"No.\n\nThe Canonical String for this request should have been\n'x-amz-security-token:{TOKEN}'"
     upstream.will_answer({"message": said}, 403, **{"x-amzn-errortype": "InvalidSignatureException"})
-    with pytest.raises(rejoinder.PermissionDeniedError) as caught:
+    with pytest.raises(rejoinder.AuthenticationError) as caught:
         rejoinder.completion(
             f"bedrock/{CLAUDE}", [USER], api_base=base, aws_region_name="us-east-1", aws_session_token=TOKEN, **KEYS
         )

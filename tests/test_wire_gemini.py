@@ -194,7 +194,7 @@ def test_a_failure_says_what_the_vendor_says(item: Json) -> None:
     for form in (body, b"[" + body + b"]"):
         failure = CODEC.failure(status, form)
         wrong_key = any(detail.get("reason") == "API_KEY_INVALID" for detail in error.get("details", []))
-        kind = "authentication" if wrong_key else None
+        kind = "authentication" if wrong_key or "unregistered callers" in error["message"] else None
         assert (failure.message, failure.code, failure.kind) == (error["message"], error["status"], kind)
         delays = [detail["retryDelay"] for detail in error.get("details", []) if "retryDelay" in detail]
         assert failure.retry_after == (float(delays[0].removesuffix("s")) if delays else None)

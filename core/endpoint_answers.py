@@ -146,9 +146,24 @@ class TextCompletion(Answer, OpenAITextCompletion):
 class Response(Answer, OpenAIResponse):
     """An answer of the Responses API."""
 
-    __slots__ = ("_cache_info",)
+    __slots__ = ("_cache_info", "_format")
 
     cache: bool = False
+
+    @property
+    def output_parsed(self) -> Any:
+        """The first text of the answer as an object of the pydantic class that was given as `text_format`.
+
+        None if no class was given, or the model refused or said nothing. Raises pydantic's `ValidationError` where the
+        text does not fit, as that of an incomplete answer seldom does.
+        """
+        kind = getattr(self, "_format", None)
+        if kind is None:
+            return None
+        messages = (item for item in self.output or () if getattr(item, "type", None) == "message")
+        parts = (part for message in messages for part in getattr(message, "content", None) or ())
+        text = next((part.text for part in parts if getattr(part, "type", None) == "output_text"), None)
+        return kind.model_validate_json(text) if text else None
 
     @property
     def may_be_kept(self) -> bool:

@@ -262,6 +262,10 @@ def _responses(request: Request) -> Request:
     parameters = dict(request.parameters)
     kind = parameters.pop("text_format", None)
     if kind is not None:
+        if not isinstance(kind, type):
+            raise _invalid(
+                f"text_format={kind!r:.80} must be a pydantic class; text={{'format': …}} takes a dict.", request
+            )
         from ..core.schema import response_format
 
         schema = response_format(kind)["json_schema"]
@@ -344,7 +348,7 @@ def _call(endpoint: str, model: str, params: dict[str, Any]) -> Any:
     found = begin_endpoint(endpoint, model, params, endpoint)
     if type(found) is GeneratorType:
         found = run(found)
-    return _streamed(found, endpoint, params, Stream) if type(found) is Streamed else found
+    return handed_over(found, endpoint, params, Stream)
 
 
 async def _acall(endpoint: str, model: str, params: dict[str, Any]) -> Any:
@@ -353,10 +357,17 @@ async def _acall(endpoint: str, model: str, params: dict[str, Any]) -> Any:
     found = await asyncio.to_thread(begin) if "file" in params else begin()  # a file may be slow to read
     if type(found) is GeneratorType:
         found = await arun(found)
-    return _streamed(found, endpoint, params, AsyncStream) if type(found) is Streamed else found
+    return handed_over(found, endpoint, params, AsyncStream)
 
 
-def _streamed(found: Streamed, endpoint: str, params: Mapping[str, Any], kind: Any) -> Any:
+def handed_over(found: Any, endpoint: str, params: Mapping[str, Any], kind: Any) -> Any:
+    """What the caller gets of what was found: an answer that knows its class, or a stream of `kind`."""
+    if type(found) is not Streamed:
+        if isinstance(params.get("text_format"), type):
+            from ..core.answers import expecting
+
+            return expecting(found, params["text_format"])
+        return found
     wants_usage = bool((params.get("stream_options") or {}).get("include_usage"))
     return kind(found.member, found.info, wants_usage, form_of(endpoint, params))
 
@@ -412,8 +423,11 @@ def responses(
 def responses(input: Any = None, model: str = "", **params: Any) -> Response | Stream:
     """An answer of OpenAI's Responses API. With `stream=True` a `Stream` of its events, typed by the openai package.
 
-    A response that failed is raised as the error it names. One that is incomplete is given, and not stored. Calls with
-    a `conversation` are not cached: the vendor changes it with every call.
+    `output_parsed` is the answer as an object of the pydantic class given as `text_format`.
+
+    A response that failed is raised as the error it names. One that is incomplete, or that is yet to come
+    (`background=True`), is given, and not stored. Calls with a `conversation` are not cached: the vendor changes it
+    with every call.
     """
     return cast("Response | Stream", _call("responses", model, {"input": input, **params}))
 

@@ -420,6 +420,69 @@ def test_text_format_is_a_schema_on_the_wire(call: Call, server: EndpointServer)
     assert sent["schema"]["properties"]["name"]["type"] == "string"
 
 
+class City(pydantic.BaseModel):
+    name: str
+
+
+def test_parsed_answer_is_an_object_of_the_class_also_from_the_cache(
+    call: Call, server: EndpointServer, cache: Any
+) -> None:
+    server.answer = lambda asked: response_answer(asked, text='{"name": "Kyoto"}')
+    for is_cached in (False, True):
+        answer = call("responses", input="Hi", text_format=City)
+        assert (answer.output_parsed, answer.cache) == (City(name="Kyoto"), is_cached)
+        assert answer.output_text == '{"name": "Kyoto"}'
+    assert call("responses", input="Hi", model="openai/other").output_parsed is None
+    assert server.calls == 2
+
+
+def test_parsed_answer_of_a_refusal_is_none_and_what_does_not_fit_raises(call: Call, server: EndpointServer) -> None:
+    refusal = {"type": "refusal", "refusal": "No."}
+    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [refusal]}
+    server.answer = lambda asked: response_answer(asked, output=[{"type": "reasoning", "id": "r"}, message])
+    assert call("responses", input="Hi", text_format=City).output_parsed is None
+    server.answer = lambda asked: response_answer(asked, text="no JSON")
+    with pytest.raises(pydantic.ValidationError):
+        _ = call("responses", input="Hi", text_format=City).output_parsed
+
+
+def test_recorded_stream_serves_a_parsed_answer(call: Call, server: EndpointServer, cache: Any) -> None:
+    server.answer = lambda asked: response_answer(asked, text='{"name": "Kyoto"}')
+    told, _ = call("responses", input="Hi", text_format=City, stream=True)
+    assert told[-1].type == "response.completed"
+    answer = call("responses", input="Hi", text_format=City)
+    assert (answer.output_parsed.name, answer.cache) == ("Kyoto", True)
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "cancelled"])
+def test_response_that_is_yet_to_come_is_given_and_not_stored(
+    status: str, call: Call, server: EndpointServer, cache: Any
+) -> None:
+    server.answer = lambda asked: Reply(json=response(status=status, output=[], background=True, usage=None))
+    for _ in range(2):
+        answer = call("responses", input="Hi", background=True)
+        assert (answer.status, answer.cache) == (status, False)
+    assert server.requests[0].json["background"] is True
+    assert (server.calls, cache.stats()["stored"]) == (2, 0)
+    server.answer = response_answer
+    call("responses", input="Hi", background=True)
+    assert call("responses", input="Hi", background=True).status == "completed"
+    assert server.calls == 3
+
+
+def test_what_came_before_a_response_is_in_the_key(call: Call, server: EndpointServer, cache: Any) -> None:
+    for before in ("resp_1", "resp_2", None):
+        for is_cached in (False, True):
+            assert call("responses", input="Go on.", previous_response_id=before).cache is is_cached
+    assert [asked.json.get("previous_response_id") for asked in server.requests] == ["resp_1", "resp_2", None]
+
+
+def test_format_that_is_no_class_is_refused(call: Call, server: EndpointServer) -> None:
+    with pytest.raises(rejoinder.InvalidRequest, match="pydantic class"):
+        call("responses", input="Hi", text_format={"type": "json_object"})
+    assert server.calls == 0
+
+
 def test_conversation_of_the_vendors_is_not_cached(call: Call, server: EndpointServer, cache: Any) -> None:
     for _ in range(2):
         assert not call("responses", input="Hi", conversation="conv_1").cache
@@ -659,6 +722,94 @@ def test_batch_gives_answers_in_order_and_errors_in_place(call: Call, server: En
     assert isinstance(answers[1], rejoinder.BadRequestError)
     assert [answer.choices[0].message.content for answer in (*answers[:1], *answers[2:])] == ["A", "B", "A"]
     assert server.calls == 3
+
+
+def test_equal_items_of_a_batch_are_asked_once(call: Call, server: EndpointServer, cache: Any) -> None:
+    messages = [ask(text) for text in "abcabcabc"]
+    answers = call("batch_completion", messages=messages, caching=True)
+    assert [answer.choices[0].message.content for answer in answers] == list("ABCABCABC")
+    assert sorted(asked.json["messages"][0]["content"] for asked in server.requests) == ["a", "b", "c"]
+    assert sum(answer.cache for answer in answers) == 6
+
+
+def test_equal_items_that_fail_share_the_failure(call: Call, server: EndpointServer, cache: Any) -> None:
+    gate = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        gate.wait(0.05)  # so that all are there before the first has failed
+        return Reply(status=400, json={"error": {"message": "no"}})
+
+    server.answer = answer
+    errors = call("batch_completion", messages=[ask("a")] * 5, caching=True)
+    assert {type(error) for error in errors} == {rejoinder.BadRequestError}
+    assert len({id(error) for error in errors}) == 5
+    assert server.calls == 1
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
+def test_bound_that_is_none_is_refused(workers: Any, call: Call, server: EndpointServer) -> None:
+    with pytest.raises(rejoinder.InvalidRequest, match="max_workers"):
+        call("batch_completion", messages=[ask("a")], max_workers=workers)
+    assert server.calls == 0
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_losers_of_a_race_are_neither_stored_nor_waited_for(kind: str, server: EndpointServer) -> None:
+    usual, released = server.answer, threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        if asked.json["model"] == "slow":
+            released.wait(5)
+        return usual(asked)
+
+    server.answer = answer
+    with rejoinder.Cache.memory() as cache:
+        assert race(kind, server, "openai/slow", "openai/fast").model == "fast"
+        assert (cache.stats()["stored"], len(cache.flights)) == (1, 0)
+        released.set()
+        given: Any = {"api_base": server.url, "api_key": "sk-mock", "messages": ask("hi")}
+        assert rejoinder.completion("openai/fast", **given).cache
+        assert not rejoinder.completion("openai/slow", **given).cache
+
+
+async def test_stream_that_came_second_is_closed_and_not_stored(server: EndpointServer, cache: Any) -> None:
+    released = threading.Event()
+
+    def pieces(asked: Asked) -> Iterator[bytes]:
+        for number, piece in enumerate(chat_events(asked).events or ()):
+            if number:
+                released.wait(5)
+            yield piece
+
+    server.answer = lambda asked: Reply(content_type="text/event-stream", events=pieces(asked))  # type: ignore[arg-type]
+    given: Any = {"api_base": server.url, "api_key": "sk-mock", "messages": ask("hi"), "stream": True}
+    stream = await rejoinder.abatch_completion_models(models=["openai/a", "openai/b"], **given)
+    released.set()
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "Hello"
+    assert (server.calls, cache.stats()["stored"]) == (2, 1)
+    assert len(cache.flights) == 0
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_stored_answer_wins_a_race_at_once(kind: str, server: EndpointServer, cache: Any) -> None:
+    given: Any = {"api_base": server.url, "api_key": "sk-mock", "messages": ask("hi")}
+    rejoinder.completion("openai/known", **given)
+    won = race(kind, server, "openai/unknown", "openai/known")
+    assert (won.model, won.cache) == ("known", True)
+
+
+async def test_cancelled_batch_leaves_nothing_behind(server: EndpointServer, cache: Any) -> None:
+    released = threading.Event()
+    server.answer = lambda asked: (released.wait(5), Reply(status=500, body=b""))[1]  # type: ignore[func-returns-value]
+    given: Any = {"api_base": server.url, "api_key": "sk-mock", "num_retries": 0}
+    task = asyncio.create_task(rejoinder.abatch_completion("openai/m", [ask("a"), ask("b")], **given))
+    while server.calls < 2:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    released.set()
+    assert len(cache.flights) == 0
 
 
 def test_empty_batch_is_empty(call: Call, server: EndpointServer) -> None:

@@ -67,6 +67,25 @@ def test_cache_passes_bounds_and_eviction_on(type: str, tmp_path: Path) -> None:
         rejoinder.Cache(type=type, evicton="lru", **where)
 
 
+@pytest.mark.parametrize("eviction", EVICTIONS)
+@pytest.mark.parametrize("type", ["local", "disk"])
+def test_size_is_that_of_what_is_left(type: str, eviction: str, tmp_path: Path) -> None:
+    where: dict[str, Any] = {"disk_cache_dir": tmp_path} if type == "disk" else {}
+    cache = rejoinder.Cache(type=type, eviction=eviction, max_entries=5, tags=["draft"], budget=5, **where)
+    messages = [{"role": "user", "content": "Hi"}]
+    for number in range(12):
+        echo = rejoinder.Echo("word " * number)
+        rejoinder.completion("echo/m", messages, seed=number, cache=cache, client=echo)
+    listed = list(rejoinder.cache_list(cache=cache))
+    assert len(listed) == 5
+    size = sum(record.size for record in cache.store.scan())
+    assert rejoinder.cache_size(cache=cache) == [("echo/m", size)]
+    assert size == sum(item.size for item in listed) > 0
+    assert cache.clear() == 5
+    assert rejoinder.cache_size(cache=cache) == []
+    cache.close()
+
+
 # ── uses that fade ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -95,6 +95,21 @@ async def test_what_is_too_large_for_every_layer_says_so(is_async: bool) -> None
     assert [layer["breaker"] for layer in layers.state()] == ["closed", "closed"]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_tags_go_along_into_the_first_layer_which_may_keep_a_value_longer(is_async: bool, tmp_path: Path) -> None:
+    first, second = MemoryStore(), DiskStore(tmp_path, budget=5, max_entries=1)
+    layers = LayeredStore([first, second])
+    layers.tag("n:a", ["red", "été"])
+    layers.set("n:a", b"value")
+    first.clear()
+    assert (await layers.aget("n:a") if is_async else layers.get("n:a")) == b"value"
+    second.set("n:b", b"value")
+    assert (first.get("n:a"), second.get("n:a")) == (b"value", None)
+    assert layers.clear_tag("n:", "été") == 1
+    assert layers.get("n:a") is None
+    layers.close()
+
+
 def test_all_layers_failing_is_an_error_that_the_cache_counts() -> None:
     cache = rejoinder.Cache([BrokenStore(), BrokenStore()])
     echo = rejoinder.Echo(["one", "two"])

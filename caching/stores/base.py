@@ -123,6 +123,13 @@ class Store(ABC):
         self.clear(mark_of(prefix, tag))
         return count
 
+    def tags_of(self, key: str) -> Sequence[str]:
+        """The tags of what is under `key`, if this store may evict it while a layer before has a copy.
+
+        A medium that keeps marks leaves this as it is: a mark is there as long as a copy may serve.
+        """
+        return ()
+
     def peek(self, keys: Sequence[str]) -> list[bytes | None]:
         """What is there under each key, expired or not, to be looked at and not used.
 

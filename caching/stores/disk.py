@@ -197,6 +197,12 @@ class DiskStore(Store):
             yield from (key for (name,) in names if (key := _key(name)) is not None)
             start = _after(names[-1][0])
 
+    def tags_of(self, key: str) -> Sequence[str]:
+        name = _name(key)
+        if not self._read(HAS_TAGS, ()):
+            return ()
+        return [tag.decode("utf-8", "surrogatepass") for tag, _ in self._read(TAGS_OF, (name,))]
+
     def clear_tag(self, prefix: str, tag: str) -> int:
         start, end = _span(prefix)
         removed = 0

@@ -66,9 +66,30 @@ class LayeredStore(Store):
         return min(bounds) if bounds else None
 
     def _promote(self, before: int, key: str, value: bytes) -> None:
+        tags = self._tags_of(before, key)
         for index in range(before):
             if self.breakers[index].allows():
+                if tags:
+                    self._do(index, "tag", key, tags, self.ttls[index])
                 self._do(index, "set", key, value, self.ttls[index])
+
+    async def _apromote(self, before: int, key: str, value: bytes) -> None:
+        tags = self._tags_of(before, key)
+        for index in range(before):
+            if self.breakers[index].allows():
+                if tags:
+                    await self._ado(index, "tag", key, tags, self.ttls[index])
+                await self._ado(index, "set", key, value, self.ttls[index])
+
+    def _tags_of(self, index: int, key: str) -> Sequence[str]:
+        """What goes along with a value into the layers before, which may have it longer.
+
+        Asked of instant stores only: those are the ones that evict, and another would have to be waited for.
+        """
+        if not self.stores[index].instant:
+            return ()
+        done, tags = self._do(index, "tags_of", key)
+        return tags if done else ()
 
     def _do(self, index: int, method: str, *args: Any) -> tuple[bool, Any]:
         """Whether a layer did something, and what it answered."""
@@ -113,9 +134,7 @@ class LayeredStore(Store):
         for index in self._open_layers():
             done, value = await self._ado(index, "get", key)
             if done and value is not None:
-                for earlier in range(index):
-                    if self.breakers[earlier].allows():
-                        await self._ado(earlier, "set", key, value, self.ttls[earlier])
+                await self._apromote(index, key, value)
                 return value  # type: ignore[no-any-return]
             outcomes.append((done, value))
         return self._settled(outcomes, None)  # type: ignore[no-any-return]
@@ -156,7 +175,7 @@ class LayeredStore(Store):
         return iter({key for store in self.stores for key in store.tagged(prefix, tag)})
 
     def clear_tag(self, prefix: str, tag: str) -> int:
-        # A layer that got a value by promotion was not told its tags.
+        # A layer that got a value by promotion may not know its tags.
         keys = list(self.tagged(prefix, tag))
         found = [[store.delete(key) for store in self.stores] for key in keys]
         for store in self.stores:

@@ -118,6 +118,9 @@ class MemoryStore(Store):
         with self._lock:
             return iter(self._tags.keys(prefix, tag))
 
+    def tags_of(self, key: str) -> Sequence[str]:
+        return tuple(self._tags.of(key))
+
     def clear_tag(self, prefix: str, tag: str) -> int:
         with self._lock:
             return sum([self._drop(key) for key in self._tags.keys(prefix, tag)])

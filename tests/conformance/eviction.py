@@ -124,6 +124,7 @@ class EvictionConformance:
         left = keys(store)
         assert len(left) == 2
         assert set(store.tagged("n:", "red")) == set(store.tagged("n:", "blue")) == left
+        assert {frozenset(store.tags_of(key)) for key in left} == {frozenset({"red", "blue"})}
         (evicted, *_) = {f"n:{number}" for number in range(5)} - left
         store.set(evicted, b"without tags")
         assert store.clear_tag("n:", "red") == 1

@@ -31,6 +31,7 @@ from .entry import BadEntry, Entry, pack, unpack
 from .explain import Explanation
 from .flights import Flights
 from .keys import request_key
+from .ledger import Ledger, checked_ledger
 from .policy import (
     CachePolicy,
     Controls,
@@ -76,6 +77,9 @@ COUNTERS = (
     "lease_errors",
     "key_errors",
     "passed_by",
+    "shadow_hits",
+    "shadow_misses",
+    "shadow_same",
 )
 
 epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("rejoinder_epoch", default=None)
@@ -106,6 +110,7 @@ class Cache:
     seconds. `on_key_error` is "raise", or "skip" to answer a call uncached when a key function of the caller's own
     fails. With `keep_requests` an entry keeps its request's text too, for `explain`. `sign_with` (a key, or several,
     of which the first signs) or `encrypt_with` (the same, or such by namespace) make entries that others cannot forge.
+    `ledger` counts what its calls cost and saved: a `Ledger`, True for a new one, or a file's name.
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class Cache:
         lease_ttl: float = 10.0,
         budget: float | None = None,
         on_key_error: str = "raise",
+        ledger: Ledger | bool | str | Path | None = None,
         default_in_memory_ttl: float | None = None,
         default_in_redis_ttl: float | None = None,
         clock: Callable[[], float] = time.time,
@@ -179,6 +185,7 @@ class Cache:
             raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
         self.on_key_error, self.keep_requests = on_key_error, keep_requests
         self.seal = sealer(sign_with, encrypt_with)
+        self.ledger = checked_ledger(ledger, "Cache(ledger=…): ledger")
         self.flights = Flights()
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()

@@ -26,9 +26,10 @@ MODES = {
     "refresh": (False, True),
     "replay_only": (True, False),
     "read_old_write_new": (True, True),
+    "shadow": (False, True),
 }
 """What each mode allows: to read, to store. A miss under replay_only raises `CacheMiss`; what is missing under
-read_old_write_new is looked for in the cache's `old` one, and copied from there."""
+read_old_write_new is looked for in the cache's `old` one, and copied from there; shadow counts what could serve."""
 
 mode_around: contextvars.ContextVar[str | None] = contextvars.ContextVar("rejoinder_mode", default=None)
 """The mode of the innermost `with rejoinder.in_mode(…)` around this point."""
@@ -90,6 +91,8 @@ class Controls(NamedTuple):
     """Another namespace than the cache's own."""
     per_epoch: bool = True
     scopes: Mapping[str, str] | None = None
+    is_shadow: bool = False
+    """Nothing is served or shared; what could have been is counted."""
     sample: int | None = None
     """Which of several independent answers to the same request."""
     alone: bool = False
@@ -157,7 +160,10 @@ def mode_of_process() -> str | None:
 def in_mode(base: Controls, mode: str) -> Controls:
     """`base`, reading and storing what `mode` allows."""
     may_read, may_store = MODES[mode]
-    return base._replace(may_read=may_read, may_store=may_store, must_hit=mode == "replay_only")
+    is_shadow = mode == "shadow"
+    return base._replace(
+        may_read=may_read, may_store=may_store, must_hit=mode == "replay_only", is_shadow=is_shadow, alone=is_shadow
+    )
 
 
 def mode_now() -> str | None:

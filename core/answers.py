@@ -33,6 +33,9 @@ class CacheInfo(NamedTuple):
     store: str | None = None
     age: float | None = None
     """Seconds since the answer was first given."""
+    repeats: str = ""
+    """Of an answer that was paid for although a stored one could have served: in mode "shadow" "same" or "different",
+    as the two say; else "duplicate", if a ledger is kept. "" where there was none, and where nobody has looked."""
 
 
 NOT_CACHED = CacheInfo(hit=False, kind="none")

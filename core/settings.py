@@ -10,6 +10,9 @@ cache: Any = None
 cache_mode: str | None = None
 """The mode of every cache of this process, or None: each has its own."""
 
+ledger: Any = None
+"""What counts all calls of the process: a `rejoinder.Ledger`, or None."""
+
 num_retries: int = 2
 """Further attempts after a first one that failed for a passing reason."""
 

@@ -41,6 +41,7 @@ class Echo:
         latency: float = 0.0,
         chunk_latency: float = 0.0,
         chunk_size: int = 8,
+        is_mock: bool = False,
     ) -> None:
         if isinstance(answers, (str, Mapping, Exception)):
             answers = [answers]
@@ -48,6 +49,8 @@ class Echo:
         self.latency, self.chunk_latency, self.chunk_size = latency, chunk_latency, chunk_size
         self.requests: list[dict[str, Any]] = []
         """The bodies it was asked with, in order."""
+        self.is_mock = is_mock
+        """Its answers are in no ledger: a model was named that was never asked."""
         self.closed_early = 0
         """How many streams were left before their end."""
         self._lock = threading.Lock()

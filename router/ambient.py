@@ -8,6 +8,7 @@ from typing import Any
 
 from ..caching import cache as caching
 from ..caching.cache import Cache
+from ..caching.ledger import checked_ledger
 from ..caching.policy import check_mode, mode_around
 from ..core import settings
 from ..core.errors import WrongType
@@ -16,6 +17,7 @@ from . import shape as shape  # so that a cache can give the key of a call
 DEFAULTS: dict[str, Any] = {
     "cache": None,
     "cache_mode": None,
+    "ledger": None,
     "num_retries": 2,
     "request_timeout": 600.0,
     "drop_params": False,
@@ -33,6 +35,8 @@ def checked(name: str, value: Any) -> Any:
     elif name == "cache_mode":
         if value is not None:
             check_mode(value, "rejoinder.cache_mode")
+    elif name == "ledger":
+        return checked_ledger(value, "rejoinder.ledger = … : ledger")
     elif name == "num_retries" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise WrongType(f"rejoinder.num_retries = {value!r}: it must be a whole number, 0 or more.")
     elif name == "request_timeout" and (

@@ -170,4 +170,4 @@ def mocked(params: dict[str, Any]) -> dict[str, Any]:
 
     params = dict(params)
     answer = params.pop("mock_response")
-    return params if answer is None else {**params, "client": Echo([answer]), "caching": False}
+    return params if answer is None else {**params, "client": Echo([answer], is_mock=True), "caching": False}

@@ -31,9 +31,10 @@ from ..core.types import Options, Request
 from ..providers import table
 from ..providers.base import Failure, Most, ProviderFault
 from ..providers.deployment import deployment
+from .books import Slip, slip_of, watched
 from .engine import cache_for, in_task, in_thread, may_fall_back
 from .faults import invalid, late, twin_of
-from .miss import _apause, _pause, is_to_be_stored, notes_of
+from .miss import _apause, _pause, is_to_be_stored, notes_of, repeats_of
 from .shape import options_of, snapshot
 from .vendor import ask_whole, fitted
 
@@ -50,10 +51,11 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
     """The flow that gets the vectors of all items of `request`."""
     options = options_of(params)
     cache = cache_for(params, call_type)
+    slip = slip_of(request, params, cache)
     request = snapshot(request)
     items = items_of(request.parameters["input"])
     if cache is None:
-        return _uncached(request, options, items)
+        return watched(slip, _uncached(request, options, items))
     controls = cache.controls(params.get("cache"))
     keys: list[str] = []
     earlier: dict[str, list[tuple[Cache, str]]] = {}
@@ -64,11 +66,11 @@ def begin_embedding(request: Request, model: str, params: Mapping[str, Any], cal
         except NotJSON as error:
             raise invalid(str(error), request) from None
         if key is None:
-            return _uncached(request, options, items)
+            return watched(slip, _uncached(request, options, items))
         keys.append(key)
         if controls.may_read and (EARLIER or cache.old is not None):
             earlier[key] = list(cache.earlier_places(single, controls, model, None, given))
-    return Batch(request, options, cache, controls, items, keys, earlier).answer()
+    return Batch(request, options, cache, controls, items, keys, earlier, slip).answer()
 
 
 def items_of(given: Any) -> list[Any]:
@@ -127,9 +129,10 @@ class Batch:
         items: Sequence[Any],
         keys: Sequence[str],
         earlier: Mapping[str, Sequence[tuple[Cache, str]]] | None = None,
+        slip: Slip | None = None,
     ) -> None:
         self.request, self.options, self.cache, self.controls = request, options, cache, controls
-        self.keys, self.items = keys, dict(zip(keys, items, strict=True))
+        self.keys, self.items, self.slip = keys, dict(zip(keys, items, strict=True)), slip
         self.earlier = earlier or {}
         """Where else an item may be, from before: under an earlier key, or in an older cache."""
         self.started = time.monotonic()
@@ -225,7 +228,8 @@ class Batch:
         # What another process has fetched meanwhile will do: anything that is younger than these.
         age = self.cache.clock() - max(found[key].stored_at for key in keys)
         anew = self.controls._replace(max_age=max(0.0, age) * (1 - 1e-9))
-        batch = Batch(self.request, self.options, self.cache, anew, [self.items[key] for key in keys], keys)
+        items = [self.items[key] for key in keys]
+        batch = Batch(self.request, self.options, self.cache, anew, items, keys, slip=self.slip)
         yield Io(in_thread, in_task, (batch.renew(),))
 
     def renew(self) -> Flow[None]:
@@ -334,11 +338,14 @@ class Batch:
         is_one = len(self.keys) == 1 and items_of(given)[0] is given
         wanted = given if is_one else [self.items[key] for key in keys]
         answer = yield from ask(with_input(self.request, wanted), self.options, len(keys), self.started)
+        is_first = not self.asked
         self.asked.update(keys)
         self.paid_tokens += answer.usage.total_tokens
         pieces = split(answer, [self.items[key] for key in keys])
         entries = {key: self.entry(key, body) for key, body in zip(keys, pieces, strict=True)}
         self.fresh.update(entries)
+        if self.slip is not None or self.controls.is_shadow:
+            yield from self.count_paid(entries, answer.usage, int(is_first))
         if self.controls.may_store:
             yield from self.write({key: entry for key, entry in entries.items() if self.is_to_be_stored(entry)})
         for key, entry in entries.items():
@@ -358,6 +365,24 @@ class Batch:
             return True
         self.cache.counts["refused"] += 1
         return False
+
+    def count_paid(self, entries: Found, usage: Any, calls: int) -> Flow[None]:
+        """Count what a request came to, and which of it stored vectors could have served (see `Landing.repeats`)."""
+        earlier: dict[str, Entry | None] = {}
+        if self.controls.may_read or self.controls.may_store:
+            reads = {key: self.cache.read(key, self.controls, again=True) for key in entries}
+            earlier = yield Io(_each, _aeach, (reads,))
+        repeats = {
+            key: repeats_of(self.cache, self.controls, earlier.get(key), entry.body) for key, entry in entries.items()
+        }
+        if self.slip is None:
+            return
+        whole = usage.model_dump()
+        self.slip.enter_part("none", whole, calls)
+        shares = dict(zip(entries, shares_of(whole, [len(self.items[key]) or 1 for key in entries]), strict=True))
+        for word in set(repeats.values()):
+            again = summed(share for key, share in shares.items() if repeats[key] == word)
+            self.slip.enter_repeats(word, again)
 
     def entry(self, key: str, body: bytes) -> Entry:
         notes = notes_of(with_input(self.request, self.items[key]), self.cache.keep_requests, self.controls.tags)
@@ -398,6 +423,7 @@ class Batch:
             parts[key] = part if read is entry else embeddings(entry.body)
         answer = parts[self.keys[0]]
         usage = summed(parts[key].usage.model_dump() for key in self.items)
+        saved = summed(parts[key].usage.model_dump() for key in self.items if key not in self.asked)
         firsts = {key: part.data[0] for key, part in parts.items()}
         items = dict(firsts)
         answer.data = []
@@ -409,6 +435,8 @@ class Batch:
         hits, count = len(self.items) - len(self.asked), len(self.items)
         kind = "stale" if self.late else "exact" if len(stored) == count else "shared"
         kind = "none" if not hits else "partial" if self.asked else kind
+        if self.slip is not None and hits:
+            self.slip.enter_part("exact" if kind == "partial" else kind, saved, int(not self.asked))
         ages = [self.cache.clock() - found[key].stored_at for key in stored]
         answer.cache = not self.asked
         age, late = max(ages, default=0.0), len(self.late)

@@ -25,6 +25,7 @@ from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
+from .books import slip_of, watched
 from .faults import invalid
 from .kept_errors import is_kept
 from .miss import Found, Place, answer_miss, ask, not_served, serve, served
@@ -44,8 +45,9 @@ def begin(model: str, messages: Any, params: Params, call_type: str) -> Found | 
 def begin_with(request: Request, model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
     """The same for a request of any endpoint. A key function is called with `model`, `messages` and `params`."""
     cache = cache_for(params, call_type)
+    slip = slip_of(request, params, cache)
     if cache is None:
-        return ask(request, options_of(params), None)
+        return watched(slip, ask(request, options_of(params), None, wants_usage=slip is not None))
     given = params.get("cache")
     is_plain = given is None and mode_around.get() is None and settings.cache_mode is None
     controls = cache.default_controls if is_plain else cache.controls(given)
@@ -54,7 +56,7 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
     except NotJSON as error:
         raise invalid(str(error), request) from None
     if key is None:
-        return ask(request, options_of(params), None)
+        return watched(slip, ask(request, options_of(params), None, wants_usage=slip is not None))
     looked = controls.may_read and (cache.store.instant or call_type[0] != "a")  # the names of async calls begin so
     if looked:
         entry = cache.read_now(key, controls)
@@ -65,13 +67,15 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
                 run(not_served(entry, error, request, Place(cache, key, controls)))
             else:
                 cache.counts["hits"] += 1
+                if slip is not None:
+                    slip.counted(found)
                 if controls.sliding or controls.early_refresh:
                     return keep_young(found, entry, snapshot(request), params, Place(cache, key, controls))
                 return found
     earlier: tuple[Any, ...] = ()
     if controls.may_read and (keys.EARLIER or cache.old is not None):
         earlier = tuple(cache.earlier_places(request, controls, model, messages, params))
-    return look_up(request, params, Place(cache, key, controls, earlier), looked)
+    return watched(slip, look_up(request, params, Place(cache, key, controls, earlier), looked))
 
 
 def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flow[Found]:
@@ -200,8 +204,11 @@ def _fetch_anew(entry: Entry, request: Request, params: Params, place: Place) ->
     # What another process has fetched meanwhile will do: anything that is younger than this entry.
     younger = max(0.0, place.cache.clock() - entry.stored_at) * (1 - 1e-9)
     anew = place.controls._replace(max_age=younger, error_ttl=0.0)
+    slip = slip_of(request, params, place.cache)
     try:
-        yield from answer_miss(request._replace(stream=False), params, place._replace(controls=anew))
+        found = yield from answer_miss(request._replace(stream=False), params, place._replace(controls=anew))
+        if slip is not None and not found.cache:
+            slip.counted(found)
     except RejoinderError as error:
         place.cache.counts["stale_errors"] += 1
         log.info("The answer of %s could not be renewed: %s", request.full_model, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -76,6 +77,9 @@ class LiveStream:
         self.error: Exception | None = None
         self.on_end: Callable[[LiveStream], Flow[None]] | None = None
         self.on_loss: Callable[[BaseException | None], None] | None = None
+        self.repeats = ""
+        """What `CacheInfo.repeats` says of the answer, once it is whole."""
+        self._when_over: list[Callable[[LiveStream], None]] = []
         self.loop = asyncio.get_running_loop() if isinstance(source, AsyncIterator) else None
         self._started = self._moved_at = time.monotonic()
         self._readers = 0
@@ -155,6 +159,18 @@ class LiveStream:
             on_loss, self.on_loss = self.on_loss, None
         if on_loss is not None:
             on_loss(error)
+        self._is_over()
+
+    def when_over(self, tell: Callable[[LiveStream], None]) -> None:
+        """`tell(stream)` is called once when it has ended, broken or been left; now if it has. It must not raise."""
+        self._when_over.append(tell)
+        if self.done:
+            self._is_over()
+
+    def _is_over(self) -> None:
+        while self._when_over:
+            with contextlib.suppress(IndexError):  # another thread has told the last one
+                self._when_over.pop()(self)
 
     # ── pulling: synchronous source ───────────────────────────────────────────────────────────────────────────────
 
@@ -177,6 +193,7 @@ class LiveStream:
                 if self.on_end is not None:
                     run(self.on_end(self))
                 self.done = True
+                self._is_over()
         except BaseException as error:
             self._break(error)
             self._lose(error)
@@ -207,6 +224,7 @@ class LiveStream:
                 if self.on_end is not None:
                     await arun(self.on_end(self))
                 self.done = True
+                self._is_over()
         except BaseException as error:
             if not self.done:
                 self._break(error)

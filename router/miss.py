@@ -14,6 +14,8 @@ from ..caching.entry import BadEntry, Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
 from ..caching.keys import component_digests, texts
 from ..caching.policy import Controls, may_store_answer
+from ..caching.runs import is_counted
+from ..caching.shadow import says_the_same
 from ..core.flow import Flow, Io
 from ..core.types import Options, Request
 from ..providers.deployment import deployment
@@ -66,7 +68,7 @@ class Place(NamedTuple):
 def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, params: Params) -> Found:
     """A stored answer, in the form that the call asks for. Raises `BadEntry` if it is none, checksum or not."""
     answers = typed()
-    info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at))
+    info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at, ""))
     try:
         if request.endpoint == "chat":  # for which an error that was kept is no answer
             if not request.stream:
@@ -265,8 +267,8 @@ async def _apause(seconds: float) -> bool:
     return True
 
 
-def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Found]:
-    """Ask the vendor, with retries; land the answer."""
+def ask(request: Request, options: Options, landing: Landing | None, *, wants_usage: bool = False) -> Flow[Found]:
+    """Ask the vendor, with retries; land the answer. `wants_usage`: a stream that is not kept is asked for it too."""
     from ..core.answers import NOT_CACHED, CacheInfo, reader
 
     started = time.monotonic() if landing is None else landing.started
@@ -278,12 +280,12 @@ def ask(request: Request, options: Options, landing: Landing | None) -> Flow[Fou
     if not request.stream:
         body, answer = yield from ask_whole(request, options, place, completion, started)
         if landing is not None:
-            yield from landing.land(request, answer, body, None)
-            object.__setattr__(
-                answer, "_cache_info", CacheInfo(False, "none", landing.place.key, landing.place.cache.type, 0.0)
-            )
+            repeats = yield from landing.land(request, answer, body, None)
+            info = CacheInfo(False, "none", landing.place.key, landing.place.cache.type, 0.0, repeats)
+            object.__setattr__(answer, "_cache_info", info)
         return answer
-    if landing is not None and place.provider.stream_usage:  # others will read it who want the usage
+    # Others will read it who want the usage, or somebody keeps a ledger.
+    if (landing is not None or wants_usage) and place.provider.stream_usage:
         request = request._replace(stream_options={**(request.stream_options or {}), "include_usage": True})
     member = yield from ask_stream(request, options, place, started)
     if landing is not None:
@@ -303,7 +305,7 @@ def let_land(stream: Any, request: Request, landing: Landing, completion: Any) -
             log.warning("A stream of %s is not stored: its chunks make no answer: %s", request.full_model, error)
             landing.lose(error)
         else:
-            yield from landing.land(request, answer, body, stream)
+            stream.repeats = yield from landing.land(request, answer, body, stream)
 
     if stream.done:  # a vendor that does not stream sent all at once
         yield from on_end(stream)
@@ -327,8 +329,10 @@ class Landing(NamedTuple):
     started: float = 0.0
     """When the call began (time.monotonic)."""
 
-    def land(self, request: Request, answer: Any, body: bytes, stream: LiveStream | None) -> Flow[None]:
+    def land(self, request: Request, answer: Any, body: bytes, stream: LiveStream | None) -> Flow[str]:
+        """What `CacheInfo.repeats` says of the answer."""
         cache, key, controls, _ = self.place
+        repeats = yield from self.repeats(body)
         chunks = tuple(stream.chunks) if stream is not None else ()
         timing = tuple(stream.moments) if stream is not None else ()
         ttl = shorter(controls.ttl, getattr(answer, "lifetime", None))
@@ -342,6 +346,21 @@ class Landing(NamedTuple):
             cache.flights.land(self.flight, entry)
         if self.token:
             yield from cache.give_lease(key, self.token)
+        return repeats
+
+    def repeats(self, body: bytes) -> Flow[str]:
+        """Whether a stored answer could have served instead. Looked up only if somebody wants to know.
+
+        Now, and not before the vendor was asked: so an answer counts that came meanwhile, which would have been shared,
+        and in shadow mode nothing is sent any later.
+        """
+        cache, key, controls, _ = self.place
+        if not controls.is_shadow:
+            was_free = bool(self.token) and controls.may_read  # looked up under the lease: nobody else has stored since
+            if was_free or not is_counted(cache) or not (controls.may_read or controls.may_store):
+                return ""
+        earlier = yield from cache.read(key, controls, again=True)
+        return repeats_of(cache, controls, earlier, body)
 
     def lose(self, error: BaseException | None) -> None:
         """There is no answer; None: because nobody wanted to read it."""
@@ -361,6 +380,20 @@ def is_to_be_stored(answer: Any, store_if: Callable[[Any], bool | None] | None) 
             log.warning("An answer is not stored: store_if raised %s: %s", type(error).__name__, error)
             return False
     return is_worth_storing(answer) if said is None else bool(said)
+
+
+def repeats_of(cache: Cache, controls: Controls, earlier: Entry | None, body: bytes) -> str:
+    """What `CacheInfo.repeats` says of a paid answer, of which `earlier` was stored before. Counts for shadow mode."""
+    if earlier is not None and is_kept(earlier):
+        earlier = None
+    if not controls.is_shadow:
+        return "" if earlier is None else "duplicate"
+    cache.counts["shadow_misses" if earlier is None else "shadow_hits"] += 1
+    if earlier is None:
+        return ""
+    is_same = says_the_same(earlier.body, body)
+    cache.counts["shadow_same"] += is_same
+    return "same" if is_same else "different"
 
 
 def is_worth_storing(answer: Any) -> bool:

@@ -213,6 +213,7 @@ MODES = {
     "read_only": (True, False),
     "write_only": (False, True),
     "refresh": (False, True),
+    "shadow": (False, True),
 }
 
 

@@ -1,7 +1,7 @@
 """`rejoinder cache …`: look at a cache, tidy it up, and carry it elsewhere.
 
-Every command works on any store (`--url`), on all namespaces or one (`--namespace`), and prints tables or JSON. What
-they need is imported when they run.
+Every command but `ledger` works on any store (`--url`), on all namespaces or one (`--namespace`). They print tables or
+JSON; what they need is imported when they run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from ...core.errors import RejoinderError
-from . import bundles, looking, tidying
+from . import bundles, ledger, looking, tidying
 from .command import Command, Options, Parser
 
 STORES = {"redis", "sqlalchemy", "sqlite3"}
@@ -149,4 +149,5 @@ COMMANDS = (
     _row(
         "import", "put a bundle's entries into the cache", bundles.import_, _file, _overwrite, namespace="put them here"
     ),
+    Command(("cache", "ledger"), "print what calls cost and saved", guarded(ledger.ledger), ledger.ledger_arguments),
 )

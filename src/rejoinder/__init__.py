@@ -9,6 +9,7 @@ Importing this loads nothing else: each name is fetched from its module on first
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from .caching.inspection import cache_path as cache_path
     from .caching.inspection import cache_prune as cache_prune
     from .caching.inspection import cache_size as cache_size
+    from .caching.ledger import Amount as Amount
+    from .caching.ledger import Ledger as Ledger
+    from .caching.ledger import Summary as Summary
     from .caching.policy import CachePolicy as CachePolicy
+    from .caching.runs import Run as Run
+    from .caching.runs import run as run
     from .caching.samples import samples as samples
     from .caching.stores.base import Record as Record
     from .caching.stores.base import Store as Store
@@ -138,6 +144,7 @@ if TYPE_CHECKING:
 
     cache: Cache | None
     cache_mode: str | None
+    ledger: Ledger | None
     num_retries: int
     request_timeout: float
     drop_params: bool
@@ -157,7 +164,9 @@ _MODULES = {
         "cache_prune",
         "cache_size",
     ),
+    "caching.ledger": ("Amount", "Ledger", "Summary"),
     "caching.policy": ("CachePolicy",),
+    "caching.runs": ("Run", "run"),
     "caching.samples": ("samples",),
     "caching.stores.base": ("Record", "Store"),
     "core.answers": ("CacheInfo", "Chunk", "Completion", "Usage"),
@@ -254,7 +263,7 @@ _MODULES = {
 _PARTS = ("providers",)
 """Folders that are also called: `rejoinder.providers()`."""
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SETTINGS = ("cache", "cache_mode", "drop_params", "num_retries", "request_timeout")
+_SETTINGS = ("cache", "cache_mode", "drop_params", "ledger", "num_retries", "request_timeout")
 
 __all__ = sorted([*_HOME, *_PARTS, *_SETTINGS, "__version__"])
 
@@ -297,3 +306,5 @@ def _setting(name: str) -> property:
 for _name in _SETTINGS:
     setattr(_Face, _name, _setting(_name))
 sys.modules[__name__].__class__ = _Face
+if os.environ.get("REJOINDER_LEDGER"):
+    setattr(sys.modules[__name__], "ledger", os.environ["REJOINDER_LEDGER"])  # noqa: B010 - a name's type is not a file's

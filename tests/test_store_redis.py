@@ -15,12 +15,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pytest
 import redis
 
+from rejoinder.caching.stores import redis_commands as commands
 from rejoinder.caching.stores.redis import RedisStore
 from rejoinder.core.errors import ConfigurationError, MissingPackage
 from tests.conformance.store import StoreConformance, closing
@@ -235,6 +236,186 @@ def test_scripts_survive_a_server_that_has_forgotten_them(store: RedisStore, ser
         assert store.renew("key", token, 10)
         assert store.release("key", token)
         server.command("SCRIPT", "FLUSH")
+
+
+# Tags
+
+
+def rest_of(server: RedisServer, name: str) -> int:
+    """The milliseconds that a key has left; -1 for ever, -2 if it is not there."""
+    return int(server.command("PTTL", name)[1:])
+
+
+def test_a_tag_is_one_set_that_no_scan_lists(store: RedisStore, server: RedisServer) -> None:
+    for number in range(3):
+        store.tag(f"n:{number}", ["red"])
+        store.set(f"n:{number}", b"value")
+    assert server.command("DBSIZE") == b":4\r\n"
+    assert server.command("ZCARD", "rejoinder:t:n:red") == b":3\r\n"
+    assert {record.key for record in store.scan()} == {"n:0", "n:1", "n:2"}
+    assert sorted(store.tagged("n:", "red")) == ["n:0", "n:1", "n:2"]
+
+
+def test_a_tag_lives_as_long_as_what_lives_longest(store: RedisStore, server: RedisServer) -> None:
+    store.tag("n:a", ["red"], 100)
+    assert 100_000 < rest_of(server, "rejoinder:t:n:red") < 200_000
+    store.tag("n:b", ["red"], 1000)
+    assert rest_of(server, "rejoinder:t:n:red") > 1_000_000
+    store.tag("n:c", ["red"], 10)
+    assert rest_of(server, "rejoinder:t:n:red") > 1_000_000
+    store.tag("n:d", ["red"])
+    assert rest_of(server, "rejoinder:t:n:red") == -1
+    store.tag("n:e", ["red"], 10)
+    assert rest_of(server, "rejoinder:t:n:red") == -1
+
+
+def test_what_has_ended_leaves_its_tag_with_the_next_write(store: RedisStore, server: RedisServer) -> None:
+    now = time.time() * 1000
+    for number in range(100):
+        server.command("ZADD", "rejoinder:t:n:red", str(int(now) - number), f"{number}")
+    store.tag("n:a", ["red"], 100)
+    assert list(store.tagged("n:", "red")) == ["n:a"]
+    assert rest_of(server, "rejoinder:t:n:red") < 200_000
+
+
+@pytest.mark.parametrize("method", ["clear_tag", "aclear_tag"])
+def test_a_large_tag_is_cleared_in_steps_that_hold_up_nobody(
+    store: RedisStore, server: RedisServer, method: str
+) -> None:
+    with redis.Redis(port=server.port) as client, client.pipeline(transaction=False) as pipeline:
+        for number in range(5000):
+            pipeline.set(f"rejoinder:e:n:{number}", b"v")
+        pipeline.zadd("rejoinder:t:n:red", {str(number): 4e15 + number for number in range(5000)})
+        pipeline.execute()
+    store.set("n:other", b"v")
+    server.command("CONFIG", "RESETSTAT")
+    result = getattr(store, method)("n:", "red")
+    assert (asyncio.run(result) if method == "aclear_tag" else result) == 5000
+    assert server.command("DBSIZE") == b":1\r\n"
+    said = server.command("INFO", "commandstats")
+    for slow in (b"cmdstat_keys", b"cmdstat_smembers", b"cmdstat_zrange:", b"cmdstat_del:", b"cmdstat_flush"):
+        assert slow not in said
+    assert 10 <= int(said.partition(b"cmdstat_unlink:calls=")[2].partition(b",")[0]) <= 20
+
+
+def test_what_is_tagged_anew_while_its_tag_is_cleared_keeps_it(store: RedisStore) -> None:
+    store.tag("n:a", ["red"], 100)
+    _, found = store._ask(commands.members, "rejoinder:t:n:red", 0)
+    time.sleep(0.002)
+    store.tag("n:a", ["red"], 100)
+    store._ask(commands.untag, "rejoinder:t:n:red", found)
+    assert list(store.tagged("n:", "red")) == ["n:a"]
+
+
+def test_clearing_some_keys_of_a_namespace_leaves_its_tags(store: RedisStore) -> None:
+    for key in ("n:red", "n:blue"):
+        store.tag(key, ["red"])
+        store.set(key, b"value")
+    assert store.clear("n:blu") == 1
+    assert store.clear("n:re") == 1
+    store.set("n:red", b"value")
+    assert store.clear_tag("n:", "red") == 1
+
+
+def test_what_has_lost_its_tag_is_still_cleared_with_its_namespace(store: RedisStore, server: RedisServer) -> None:
+    store.tag("n:a", ["red"])
+    store.set("n:a", b"value")
+    server.command("DEL", "rejoinder:t:n:red")  # as a server does that has no room
+    assert store.clear_tag("n:", "red") == 0
+    assert store.clear("n:") == 1
+
+
+# Writes at once
+
+
+def reads(server: RedisServer) -> int:
+    """How often the server has read from a socket so far."""
+    said = server.command("INFO", "stats")
+    return int(said.partition(b"total_reads_processed:")[2].partition(b"\r")[0])
+
+
+async def test_a_thousand_writes_at_once_take_few_round_trips(store: RedisStore, server: RedisServer) -> None:
+    await store.aset("first", b"value")
+    before = reads(server)
+    await asyncio.gather(*(store.aset(str(number), b"%d" % number * 100, 100) for number in range(1000)))
+    assert reads(server) - before < 200
+    assert store.peek([str(number) for number in range(1000)]) == [b"%d" % number * 100 for number in range(1000)]
+    await store.aclose()
+
+
+async def test_a_single_write_waits_for_no_others(store: RedisStore) -> None:
+    await store.aset("key", b"value")
+    writes = store._lanes[asyncio.get_running_loop()].writes
+    call = asyncio.ensure_future(store.aset("key", b"other"))
+    await asyncio.sleep(0)
+    assert writes._waiting == []
+    await call
+    assert not writes._under_way
+    await store.aclose()
+
+
+async def test_each_writer_gets_its_own_error(server: RedisServer) -> None:
+    server.command("ACL", "SETUSER", "half", "on", ">s3cret", "~rejoinder:e:yes*", "+@all")
+    store = RedisStore(url=f"redis://half:s3cret@127.0.0.1:{server.port}")
+    keys = [f"{'yes' if number % 3 else 'no'}-{number}" for number in range(30)]
+    outcomes = await asyncio.gather(*(store.aset(key, b"value") for key in keys), return_exceptions=True)
+    for key, outcome in zip(keys, outcomes, strict=True):
+        assert isinstance(outcome, redis.exceptions.NoPermissionError) == key.startswith("no"), key
+    assert await store.aget("yes-1") == b"value"
+    await store.aclose()
+
+
+async def test_a_key_that_cannot_be_written_is_no_trouble_of_the_others(store: RedisStore) -> None:
+    keys = ["a", "b", "\ud800", "c"]
+    outcomes = await asyncio.gather(*(store.aset(key, b"value") for key in keys), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), UnicodeEncodeError, type(None)]
+    await store.aclose()
+
+
+def test_a_thousand_writes_to_a_silent_server_fail_together() -> None:
+    async def use(port: int) -> float:
+        store = RedisStore(host="127.0.0.1", port=port, budget=0.1)
+        started = time.monotonic()
+        outcomes = await asyncio.gather(*(store.aset(str(n), b"v") for n in range(1000)), return_exceptions=True)
+        assert all(isinstance(outcome, TimeoutError) for outcome in outcomes)
+        assert len({id(outcome) for outcome in outcomes}) == 1000
+        await store.aclose()
+        return time.monotonic() - started
+
+    with silent_server() as port:
+        assert asyncio.run(use(port)) < 0.6
+
+
+async def test_a_cancelled_writer_takes_no_other_write_along(store: RedisStore) -> None:
+    chance = random.Random(7)
+    for turn in range(50):
+        calls = [asyncio.ensure_future(store.aset(f"{turn}-{n}", b"%d" % n)) for n in range(10)]
+        for _ in range(chance.randrange(6)):
+            await asyncio.sleep(0)
+        cancelled = set(chance.sample(range(10), 4))
+        for number in cancelled:
+            calls[number].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        for number in set(range(10)) - cancelled:
+            assert await store.aget(f"{turn}-{number}") == b"%d" % number
+    lane = store._lanes[asyncio.get_running_loop()]
+    assert not lane.writes._under_way
+    assert lane.places._value == store.max_connections
+    await store.aclose()
+
+
+def test_writes_that_a_loop_leaves_behind_make_no_noise(server: RedisServer, capfd: pytest.CaptureFixture[str]) -> None:
+    async def use() -> None:
+        store = RedisStore(url=server.url)
+        calls = [asyncio.ensure_future(store.aset(str(n), b"v")) for n in range(100)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not all(call.done() for call in calls)
+
+    asyncio.run(use())
+    gc.collect()
+    assert capfd.readouterr().err == ""
+    assert connections_to(server.port) == 0
 
 
 # Ways to say where
@@ -679,12 +860,13 @@ def connections_to(port: int) -> int:
     wanted, count = ("127.0.0.1", port), 0
     for name in os.listdir("/proc/self/fd"):
         try:
-            duplicate = socket.socket(fileno=os.dup(int(name)))
+            duplicate = os.dup(int(name))
         except OSError:
             continue
-        with duplicate:
-            try:
-                count += duplicate.getpeername() == wanted
-            except OSError:
-                continue
+        try:
+            with socket.socket(fileno=duplicate) as it:
+                count += it.getpeername() == wanted
+        except OSError:  # no socket, or not connected
+            with suppress(OSError):
+                os.close(duplicate)
     return count

@@ -89,8 +89,14 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
     from .redis import RedisStore
 
     url = options.pop("redis_url", None)
+    if "redis_startup_nodes" in options:  # litellm's word for it
+        options.setdefault("startup_nodes", options.pop("redis_startup_nodes"))
+    elsewhere = url is not None or any(
+        name in options for name in ("startup_nodes", "sentinel_nodes", "unix_socket_path")
+    )
     for name, variable in (("host", "REDIS_HOST"), ("port", "REDIS_PORT"), ("password", "REDIS_PASSWORD")):
-        if url is None and name not in options and os.environ.get(variable):
+        wanted = url is None if name == "password" else not elsewhere
+        if wanted and name not in options and os.environ.get(variable):
             options[name] = os.environ[variable]
     for name in ("disk_cache_dir", "max_entries", "max_bytes", "eviction"):
         if name in options:

@@ -117,6 +117,8 @@ class RedisStore(Store):
             raise ConfigurationError(_BYTES)
         self._aclient = aclient
         self._check_clients()
+        self._get = commands.get_lean if client is None else commands.get
+        self._aget = commands.aget_lean if client is None and aclient is None else commands.get
 
         self._lanes: WeakKeyDictionary[AbstractEventLoop, Lane] = WeakKeyDictionary()
         self._inherited: list[Lane] = []
@@ -130,7 +132,7 @@ class RedisStore(Store):
         return f"RedisStore({where}, db={options.get('db', 0)}, prefix={self.prefix!r})"
 
     def get(self, key: str) -> bytes | None:
-        value: bytes | None = self._ask(commands.get_lean if self._is_ours else commands.get, self._entries + key)
+        value: bytes | None = self._ask(self._get, self._entries + key)
         return value
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
@@ -200,11 +202,15 @@ class RedisStore(Store):
         return bool(self._ask(commands.release, self._leases + key, token))
 
     async def aget(self, key: str) -> bytes | None:
-        value: bytes | None = await self._aask(commands.get, self._entries + key)
+        value: bytes | None = await self._aask(self._aget, self._entries + key)
         return value
 
     async def aset(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        write = (self._entries + key, value, ttl)
+        write = (
+            (self._entries + key).encode(),
+            value,
+            ttl,
+        )  # text that cannot be encoded is this writer's trouble only
         lane = self._lanes.get(asyncio.get_running_loop())
         if lane is None or lane.pid != os.getpid():
             lane = None if self._is_threaded else await self._open_lane()
@@ -372,7 +378,7 @@ class RedisStore(Store):
         """Do several writes in one round trip to each server; for each its error, or None."""
         await arun(self._know())
         errors: list[Exception | None] = [None] * len(writes)
-        numbers: defaultdict[str, list[int]] = defaultdict(list)
+        numbers: defaultdict[bytes, list[int]] = defaultdict(list)
         for number, (name, _, _) in enumerate(writes):
             numbers[name].append(number)
 

@@ -60,15 +60,26 @@ def get_lean(client: Any, name: str) -> Any:
         pool.release(connection)
 
 
+async def aget_lean(client: Any, name: str) -> Any:
+    """The same in an event loop. A connection that is cancelled while it sends or reads closes itself."""
+    pool = client.connection_pool
+    connection = await pool.get_connection()
+    try:
+        await connection.send_command("GET", name)
+        return await connection.read_response()
+    finally:
+        await pool.release(connection)
+
+
 def get(client: Any, name: str) -> Any:
     return client.get(name)
 
 
-def put(client: Any, name: str, value: bytes, ttl: float | None) -> Any:
+def put(client: Any, name: str | bytes, value: bytes, ttl: float | None) -> Any:
     return client.set(name, value, px=None if ttl is None else _milliseconds(ttl))
 
 
-def put_all(client: Any, where: Any, writes: Sequence[tuple[str, bytes, float | None]]) -> Any:
+def put_all(client: Any, where: Any, writes: Sequence[tuple[bytes, bytes, float | None]]) -> Any:
     """Several at once; for each what the server says of it, or its error."""
     pipeline = client.pipeline(transaction=False)
     for write in writes:
@@ -149,7 +160,7 @@ def asking(client: Any, operation: Any, *args: Any) -> Any:
     """What `operation` asks, of the server that is just taking over the key's slot. The answer is the last."""
     pipeline = client.pipeline(transaction=False)
     pipeline.execute_command("ASKING")
-    (get if operation is get_lean else operation)(pipeline, *args)
+    (get if operation in (get_lean, aget_lean) else operation)(pipeline, *args)
     return pipeline.execute()
 
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from .redis_servers import Clients
 
-Write = tuple[str, bytes, float | None]
+Write = tuple[bytes, bytes, float | None]
 """A key, its value and its TTL."""
 
 _TURNS = 10  # of the event loop, that an answer may be late without the server being to blame

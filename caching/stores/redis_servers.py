@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,12 +42,29 @@ class OneServer:
             **_no_introduction(package.Redis),
             **self._options_of(address),
         }
+        if package is self._redis and self._is_encrypted:
+            options.setdefault("redis_connect_func", self._greet)
         if self._url is None:
             return package.Redis(**options)
         try:
             return package.Redis.from_url(self._url, **options)
         except ValueError:
             raise _unreadable() from None  # without its cause, which may quote a piece of the password
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return bool(self._options.get("ssl")) or (self._url or "").startswith("rediss")
+
+    def _greet(self, connection: Any) -> None:
+        """Exchange a word once a connection is made.
+
+        TLS 1.3 servers send their session tickets after the handshake. Where nothing else is read first, redis-py 8
+        takes these for an answer that was left unread, and gives up a connection that is as good as any.
+        """
+        connection.on_connect()
+        connection.send_command("PING")
+        with suppress(self._redis.ResponseError):  # that this user may not
+            connection.read_response()
 
     def _options_of(self, address: Address | None) -> Mapping[str, Any]:
         return self._options
@@ -245,6 +263,8 @@ def find_servers(
     ways = [name for name, value in given.items() if value is not None]
     if len(ways) > 1:
         raise ConfigurationError(f"{' and '.join(ways)} each say where Redis is: give one of them.")
+    if port is not None and ways not in ([], ["host"]):
+        raise ConfigurationError(f"port goes with host, not with {ways[0]}.")
     if (sentinel_nodes is None) != (service_name is None):
         raise ConfigurationError("sentinel_nodes and service_name, the name of the master, go together.")
     if sentinel_nodes is None and (sentinel_username or sentinel_password):

@@ -53,7 +53,7 @@ log = logging.getLogger("rejoinder")
 
 ENDPOINTS = (
     *("completion", "text_completion", "responses", "embedding", "image_generation", "transcription", "translation"),
-    *("speech", "moderation", "rerank"),
+    *("speech", "moderation", "rerank", "count_tokens", "ocr"),
 )
 CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""

@@ -235,6 +235,41 @@ class Ranking(Answer, openai.BaseModel):
     cache: bool = False
 
 
+class CountedTokens(Answer, openai.BaseModel):
+    """How many tokens a conversation has, as the vendor counts them."""
+
+    __slots__ = ("_cache_info",)
+
+    input_tokens: int
+    model: str | None = None
+    cache: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """The same: a conversation that is not answered yet has no others."""
+        return self.input_tokens
+
+
+class RecognizedPage(Mapped, openai.BaseModel):
+    index: int
+    markdown: str = ""
+    """What is on the page."""
+    images: Any = None
+    dimensions: Any = None
+
+
+class Recognition(Answer, openai.BaseModel):
+    """What is written in a document, page by page: Mistral's shape."""
+
+    __slots__ = ("_cache_info",)
+
+    pages: list[RecognizedPage] = Field(default_factory=list)
+    model: str | None = None
+    document_annotation: Any = None
+    usage_info: Any = None
+    cache: bool = False
+
+
 class Speech(openai.HttpxBinaryResponseContent):
     """Spoken text: `content`, `read()`, `iter_bytes()` and `write_to_file(path)` as the openai package has them."""
 
@@ -367,9 +402,11 @@ def _event_kinds() -> dict[str, Any]:
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {
+    "count_tokens": _built(CountedTokens),
     "embedding": embeddings,
     "image_generation": _built(Images),
     "moderation": _built(Moderation),
+    "ocr": _built(Recognition),
     "rerank": _built(Ranking),
     "responses": _built(Response),
     "speech": Speech,

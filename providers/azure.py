@@ -32,6 +32,7 @@ from urllib.parse import parse_qs, urlsplit
 from ..core.types import BEARER, Request
 from .base import Call, Codec, Failure, Provider, StreamDecoder
 from .openai import OpenAICodec
+from .openai_endpoints import EndpointCodec
 
 TOKEN_VARIABLES = ("AZURE_OPENAI_AD_TOKEN", "AZURE_AD_TOKEN")
 VERSION_LESS = "/openai/v1"
@@ -67,6 +68,20 @@ class AzureCodec(Codec):
         place = where(request, self._inner.path)
         url, headers = drawn(place, request.model, api_key or "none")
         return url, dict(headers)
+
+
+class AzureOcr(EndpointCodec):
+    """Mistral's reading of documents, which is below neither `/models` nor `/openai`."""
+
+    endpoint = "ocr"
+
+    def template(self, provider: Provider, request: Request, api_key: str | None) -> tuple[str, dict[str, str]]:
+        given = urlsplit(request.api_base)
+        path = given.path if given.path.endswith("/ocr") else self.path_at(provider)
+        headers = {"content-type": "application/json"}
+        if api_key:
+            headers["authorization"] = BEARER + api_key.removeprefix(BEARER)
+        return f"{given.scheme}://{given.netloc}{path}", headers
 
 
 class Place(NamedTuple):

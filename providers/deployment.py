@@ -42,7 +42,7 @@ def deployment(request: Request, options: Options) -> Deployment:
         raise CacheMiss(f"Nothing may be sent here, and there is no recording of this call of {request.full_model!r}.")
     provider = table.PROVIDERS[request.provider]
     codec = table.codec(provider.codec, request.endpoint)
-    if codec is None or provider.endpoints.get(request.endpoint) == "":
+    if codec is None or not table.serves(provider, request.endpoint):
         from ..core.api_errors import invalid
 
         message = f"{provider.name!r} has no endpoint {request.endpoint!r}."

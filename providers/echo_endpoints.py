@@ -24,7 +24,7 @@ def echoed_text(body: Mapping[str, Any]) -> str:
     """What a request beside chat says, as text."""
     if "file" in body:
         return str(body["file"].data.decode("utf-8", "replace"))
-    for name in ("input", "prompt", "query"):
+    for name in ("input", "prompt", "query", "document"):
         value = body.get(name)
         if value is not None:
             return value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -126,10 +126,25 @@ def _ranking(number: int, body: Mapping[str, Any], text: str) -> Json:
     }
 
 
+def _count(number: int, body: Mapping[str, Any], text: str) -> Json:
+    words = sum(len(orjson.dumps(item.get("content", item)).split()) for item in body["input"])
+    return {"object": "response.input_tokens", "input_tokens": words}
+
+
+def _pages(number: int, body: Mapping[str, Any], text: str) -> Json:
+    return {
+        "model": body["model"],
+        "pages": [{"index": 0, "markdown": text, "images": [], "dimensions": None}],
+        "usage_info": {"pages_processed": 1, "doc_size_bytes": len(text)},
+    }
+
+
 ANSWERS: Mapping[str, Callable[[int, Mapping[str, Any], str], Json]] = {
+    "count_tokens": _count,
     "embedding": _embedding,
     "image_generation": _image,
     "moderation": _moderation,
+    "ocr": _pages,
     "rerank": _ranking,
     "responses": _response,
     "text_completion": _text,

@@ -52,7 +52,7 @@ def _info(row: Provider) -> ProviderInfo:
         key_env=row.key_env,
         base_env=row.base_env,
         needs_key=row.needs_key,
-        endpoints=tuple(endpoint for endpoint in served if row.endpoints.get(endpoint) != ""),
+        endpoints=tuple(endpoint for endpoint in served if table.serves(row, endpoint)),
         takes_any_parameter=row.open_ended,
         refused=row.refused,
         extra=row.extra,

@@ -45,6 +45,12 @@ PARAMETERS = {
     "speech": "input voice instructions response_format speed",
     "moderation": "input",
     "rerank": "query documents top_n return_documents rank_fields max_chunks_per_doc max_tokens_per_doc truncation",
+    "count_tokens": "tools tool_choice response_format reasoning_effort parallel_tool_calls instructions truncation",
+    "ocr": (
+        "document bbox_annotation_format document_annotation_format document_annotation_prompt extract_footer "
+        "extract_header id image_limit image_min_size include_image_base64 pages table_format "
+        "confidence_scores_granularity"
+    ),
 }
 """What each endpoint takes beside the model and the stream's own."""
 
@@ -58,6 +64,8 @@ PATHS = {
     "speech": "/audio/speech",
     "moderation": "/moderations",
     "rerank": "/rerank",
+    "count_tokens": "/responses/input_tokens",
+    "ocr": "/ocr",
 }
 NEEDS = {
     "embedding": "data",
@@ -67,6 +75,7 @@ NEEDS = {
     "transcription": "text",
     "translation": "text",
     "moderation": "results",
+    "ocr": "pages",
 }
 """The field without which an answer is none."""
 

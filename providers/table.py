@@ -47,6 +47,8 @@ ENDPOINTS = (
 )
 """What can be called beside chat."""
 
+SELDOM = ("count_tokens", "ocr")
+"""What else can, at few vendors: among those of OpenAI's protocol only where the row names its path."""
 
 EVENT_STREAMS = frozenset({"image_generation", "transcription", "speech"})
 """What OpenAI streams beside texts."""
@@ -69,7 +71,7 @@ ROWS = (
         "https://api.openai.com/v1",
         key_env=("OPENAI_API_KEY",),
         base_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        endpoints=_lacks("rerank"),
+        endpoints={**_lacks("rerank"), "count_tokens": "/responses/input_tokens"},
         event_streams=EVENT_STREAMS,
         # https://platform.openai.com/docs/api-reference/embeddings/create (2026-11)
         most_to_embed=Most(2048, 300_000),
@@ -169,7 +171,7 @@ ROWS = (
         key_env=("AZURE_AI_API_KEY",),
         base_env=("AZURE_AI_API_BASE",),
         version_env=("AZURE_AI_API_VERSION",),
-        endpoints=_only("chat", "embedding"),
+        endpoints={**_only("chat", "embedding"), "ocr": "/providers/mistral/azure/ocr"},
         open_ended=True,
         fix=COMMON,
         docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",  # 2026-11, and recorded answers
@@ -212,7 +214,15 @@ ROWS = (
         event_streams=EVENT_STREAMS,
         fix=STRAY_USAGE,
     ),
-    Provider("echo", "", codec="openai", needs_key=False, open_ended=True, event_streams=EVENT_STREAMS),
+    Provider(
+        "echo",
+        "",
+        codec="openai",
+        needs_key=False,
+        open_ended=True,
+        endpoints={"count_tokens": "/responses/input_tokens", "ocr": "/ocr"},
+        event_streams=EVENT_STREAMS,
+    ),
     # Servers that one runs oneself. They take sampling parameters without end, and mostly no key.
     Provider(
         "ollama",
@@ -398,7 +408,10 @@ ROWS = (
         renamed={"seed": "random_seed", "max_completion_tokens": "max_tokens", "dimensions": "output_dimension"},
         extra=frozenset({"random_seed", "safe_prompt", "prompt_mode", "guardrails", "document_image_limit"}),
         stream_usage=False,
-        endpoints=_lacks("text_completion", "responses", "image_generation", "translation", "rerank"),
+        endpoints={
+            **_lacks("text_completion", "responses", "image_generation", "translation", "rerank"),
+            "ocr": "/ocr",
+        },
         # Its errors say 512 inputs (2026-05), and "Max is 16384" tokens (2025-02); the page gives no numbers.
         most_to_embed=Most(512, 16_384),
         fix=COMMON,
@@ -973,6 +986,24 @@ def _azure(inner: Callable[[], OpenAICodec]) -> Callable[[], Codec]:
     return make
 
 
+def _count(name: str) -> Callable[[], Codec]:
+    """What makes the codec of that class that counts tokens."""
+
+    def make() -> Codec:
+        from . import counting
+
+        made: Codec = getattr(counting, name)()
+        return made
+
+    return make
+
+
+def _azure_ocr() -> Codec:
+    from .azure import AzureOcr
+
+    return AzureOcr()
+
+
 def _endpoint(name: str) -> Callable[[], OpenAICodec]:
     def make() -> OpenAICodec:
         from . import openai_endpoints
@@ -1003,6 +1034,15 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("writer", "chat"): _writer,
     ("writer", "text_completion"): _writer_text,
     ("azure", "chat"): _azure(_openai),
+    ("anthropic", "count_tokens"): _count("AnthropicCount"),
+    ("gemini", "count_tokens"): _count("GeminiCount"),
+    ("vertex_ai", "count_tokens"): _count("VertexCount"),
+    ("vertex_anthropic", "count_tokens"): _count("VertexAnthropicCount"),
+    ("bedrock", "count_tokens"): _count("BedrockCount"),
+    ("bedrock_invoke", "count_tokens"): _count("BedrockInvokeCount"),
+    ("openai", "count_tokens"): _count("OpenAICount"),
+    ("openai", "ocr"): _endpoint("ocr"),
+    ("azure", "ocr"): _azure_ocr,
     **{("openai", name): _endpoint(name) for name in ENDPOINTS},
     **{("azure", name): _azure(_endpoint(name)) for name in ENDPOINTS},
 }
@@ -1014,6 +1054,12 @@ def codec(protocol: str, endpoint: str = "chat") -> Codec | None:
     """The codec of an endpoint in a protocol, its module loaded on first use; None if it has no such endpoint."""
     make = CODECS.get((protocol, endpoint))
     return None if make is None else make()
+
+
+def serves(provider: Provider, endpoint: str) -> bool:
+    """Whether a provider has an endpoint, as far as its row tells."""
+    is_usual = endpoint not in SELDOM or provider.codec not in ("openai", "azure")
+    return (provider.codec, endpoint) in CODECS and provider.endpoints.get(endpoint, "/" if is_usual else "") != ""
 
 
 def api_base(provider: Provider, given: str | None, arguments: Mapping[str, Any] | None = None, model: str = "") -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
+import mimetypes
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
+from urllib.parse import urlsplit
 
 from ..core.flow import arun, run
 from ..core.types import Request
@@ -16,15 +20,18 @@ from .api import mocked
 from .embedding import begin_embedding
 from .engine import begin_with, complete_with_fallbacks
 from .miss import Streamed
-from .shape import OURS, base_of, present
+from .shape import OURS, base_of, conversation, present
+from .shape import check as check_messages
 from .stream import AsyncStream, Stream, form_of
 
 if TYPE_CHECKING:
     from ..core.endpoint_answers import (
+        CountedTokens,
         Embeddings,
         Images,
         Moderation,
         Ranking,
+        Recognition,
         Response,
         Speech,
         TextCompletion,
@@ -155,6 +162,32 @@ class TranscriptionParams(HearingParams, total=False):
     replay_timing: bool | None
 
 
+class CountParams(CallParams, total=False):
+    """What of a chat's parameters has tokens."""
+
+    parallel_tool_calls: bool | None
+    reasoning_effort: str | None
+    response_format: Any
+    thinking: Any
+    tool_choice: Any
+    tools: Sequence[Any] | None
+
+
+class OcrParams(CallParams, total=False):
+    """https://docs.mistral.ai/api/endpoint/ocr"""
+
+    bbox_annotation_format: Any
+    document_annotation_format: Any
+    document_annotation_prompt: str | None
+    extract_footer: bool | None
+    extract_header: bool | None
+    image_limit: int | None
+    image_min_size: int | None
+    include_image_base64: bool | None
+    pages: Any
+    table_format: str | None
+
+
 class SpeechParams(CallParams, total=False):
     """https://platform.openai.com/docs/api-reference/audio/createSpeech"""
 
@@ -183,12 +216,17 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "speech": ("input",),
     "moderation": ("input",),
     "rerank": ("query", "documents"),
+    "ocr": ("document",),
 }
 """What a call cannot do without."""
 
 TEXTS = frozenset({"text_completion", "responses"})
 """Endpoints that have streams wherever they are had."""
 STREAMED = TEXTS | {"image_generation", "transcription", "speech"}
+OF_MESSAGES = frozenset({"count_tokens"})
+"""What takes messages, as chat does."""
+READ_FIRST = frozenset({"transcription", "translation", "ocr"})
+"""What may have to read a file before it is a request."""
 
 
 def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Request:
@@ -201,8 +239,8 @@ def shape_endpoint(endpoint: str, model: str, params: Mapping[str, Any]) -> Requ
         endpoint,
         provider.name,
         name,
-        table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client"))),
-        (),
+        table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client")), params, name),
+        conversation(get("messages")) if endpoint in OF_MESSAGES else (),
         {key: value for key, value in params.items() if key not in OURS and present(value) is not None},
         present(get("extra_body")),
         present(get("extra_headers")),
@@ -230,6 +268,8 @@ def check(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and not isinstance(value, Mapping):
             raise _invalid(f"{name}={value!r} must be a dict, not {type(value).__name__}.", request)
+    if request.endpoint in OF_MESSAGES:
+        check_messages(request)
 
 
 def check_stream(request: Request, provider: Provider) -> None:
@@ -303,6 +343,45 @@ def _with(request: Request, **parameters: Any) -> Request:
     return request._replace(parameters={**request.parameters, **parameters})
 
 
+def _count_tokens(request: Request) -> Request:
+    form = request.parameters.get("response_format")
+    if not isinstance(form, type):
+        return request
+    from ..core.schema import response_format
+
+    return _with(request, response_format=response_format(form))
+
+
+ADDRESS = re.compile(r"data:|\w+://")
+IMAGES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".tiff", ".webp")
+
+
+def _ocr(request: Request) -> Request:
+    """The document in the vendor's form. A file becomes a data URL."""
+    document = request.parameters["document"]
+    if isinstance(document, Mapping):
+        if "file" not in document:
+            return request
+        document = document["file"]
+    is_address = isinstance(document, str) and bool(ADDRESS.match(document))
+    url = document if is_address else _data_url(document, request)
+    is_image = url.startswith("data:image/") or urlsplit(url).path.lower().endswith(IMAGES)
+    kind = "image_url" if is_image else "document_url"
+    return _with(request, document={"type": kind, kind: url})
+
+
+def _data_url(document: Any, request: Request) -> str:
+    from ..providers.multipart import upload
+
+    try:
+        file = upload(document)
+    except (ValueError, OSError) as error:
+        raise _invalid(f"The document cannot be sent: {error}.", request) from None
+    guessed = file.content_type or mimetypes.guess_type(file.name)[0]
+    kind = "application/pdf" if file.data.startswith(b"%PDF") else guessed or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(file.data).decode()}"
+
+
 PREPARE: Mapping[str, Callable[[Request], Request]] = {
     "embedding": _embedding,
     "responses": _responses,
@@ -310,6 +389,8 @@ PREPARE: Mapping[str, Callable[[Request], Request]] = {
     "transcription": _hearing,
     "translation": _hearing,
     "rerank": _rerank,
+    "count_tokens": _count_tokens,
+    "ocr": _ocr,
 }
 
 
@@ -336,6 +417,9 @@ def begin_endpoint(endpoint: str, model: str, params: Mapping[str, Any], call_ty
         params = {**params, "file": request.parameters["file"].data}  # a key function gets the bytes, not a path
     if request.parameters.get("conversation"):
         params = {**params, "caching": False}  # what the vendor remembers of it changes with every call
+    if endpoint in OF_MESSAGES:
+        params = {name: value for name, value in params.items() if name != "messages"}
+        return begin_with(request, model, request.messages, params, call_type)
     return begin_with(request, model, None, params, call_type)
 
 
@@ -354,7 +438,7 @@ def _call(endpoint: str, model: str, params: dict[str, Any]) -> Any:
 async def _acall(endpoint: str, model: str, params: dict[str, Any]) -> Any:
     params = mocked(params) if "mock_response" in params else params
     begin = functools.partial(begin_endpoint, endpoint, model, params, f"a{endpoint}")
-    found = await asyncio.to_thread(begin) if "file" in params else begin()  # a file may be slow to read
+    found = await asyncio.to_thread(begin) if endpoint in READ_FIRST else begin()
     if type(found) is GeneratorType:
         found = await arun(found)
     return handed_over(found, endpoint, params, AsyncStream)
@@ -609,3 +693,29 @@ async def arerank(
     """`rerank` for a running event loop."""
     own = {"query": query, "documents": documents, "top_n": top_n, "return_documents": return_documents}
     return cast("Ranking", await _acall("rerank", model, {**own, **params}))
+
+
+def count_tokens(model: str, messages: Sequence[Any], **params: Unpack[CountParams]) -> CountedTokens:
+    """How many tokens the vendor counts in a request of `completion` with these arguments; nothing is generated.
+
+    The vendor is asked, once for equal requests. `token_counter` estimates, and asks nobody.
+    """
+    return cast("CountedTokens", _call("count_tokens", model, {"messages": messages, **params}))
+
+
+async def acount_tokens(model: str, messages: Sequence[Any], **params: Unpack[CountParams]) -> CountedTokens:
+    """`count_tokens` for a running event loop."""
+    return cast("CountedTokens", await _acall("count_tokens", model, {"messages": messages, **params}))
+
+
+def ocr(model: str, document: Any, **params: Unpack[OcrParams]) -> Recognition:
+    """What is written in `document`: a URL, or a file as for `transcription`, or the vendor's own dict.
+
+    A text without "://" is a path. A file is sent in the request, and read anew for each call.
+    """
+    return cast("Recognition", _call("ocr", model, {"document": document, **params}))
+
+
+async def aocr(model: str, document: Any, **params: Unpack[OcrParams]) -> Recognition:
+    """`ocr` for a running event loop."""
+    return cast("Recognition", await _acall("ocr", model, {"document": document, **params}))

@@ -63,12 +63,7 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
     """The same, from a dict."""
     if type(model) is not str or not model:
         raise _invalid(f"model={model!r} must be text such as 'openai/gpt-4o'.")
-    if type(messages) is not list:
-        messages = _message_list(messages)
-    for message in messages:
-        if type(message) is not dict:
-            messages = [_message_dict(item, index) for index, item in enumerate(messages)]
-            break
+    messages = conversation(messages)
     provider, name = table.resolve(model)
     parameters: dict[str, Any] = {}
     for key, value in params.items():
@@ -95,6 +90,16 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
         bool(present(get("stream"))),
         present(get("stream_options")),
     )
+
+
+def conversation(messages: Any) -> list[Any]:
+    """`messages` as a list of dicts. Raises `InvalidRequest` for what is no such thing."""
+    if type(messages) is not list:
+        messages = _message_list(messages)
+    for message in messages:
+        if type(message) is not dict:
+            return [_message_dict(item, index) for index, item in enumerate(messages)]
+    return messages  # type: ignore[no-any-return]
 
 
 def base_of(client: Any) -> str | None:

@@ -24,7 +24,7 @@ from tests.fixtures.endpoint_server import Asked, EndpointServer, Reply
 Call = Callable[..., Any]
 ENDPOINTS = (
     *("embedding", "image_generation", "moderation", "rerank", "responses", "speech", "text_completion"),
-    *("transcription", "translation", "batch_completion", "batch_completion_models"),
+    *("transcription", "translation", "batch_completion", "batch_completion_models", "count_tokens", "ocr"),
 )
 
 
@@ -104,6 +104,7 @@ ANSWERS: dict[str, Callable[[Asked], Reply]] = {
             ],
         }
     ),
+    "/ocr": lambda asked: Reply(json={"model": "m", "pages": [{"index": 0, "markdown": "# Hi", "images": []}]}),
     "/chat/completions": lambda asked: Reply(
         json={
             "id": "chatcmpl-1",
@@ -164,6 +165,7 @@ SIMPLE: dict[str, dict[str, Any]] = {
     "speech": {"input": "Hello", "voice": "alloy"},
     "moderation": {"input": "something"},
     "rerank": {"model": "openai_compatible/m", "query": "q", "documents": ["bb", "a"]},
+    "ocr": {"model": "mistral/m", "document": "https://x.test/a.pdf"},
 }
 TYPES: dict[str, Any] = {
     "text_completion": openai.types.Completion,
@@ -174,6 +176,7 @@ TYPES: dict[str, Any] = {
     "speech": openai.HttpxBinaryResponseContent,
     "moderation": openai.types.ModerationCreateResponse,
     "rerank": rejoinder.Ranking,
+    "ocr": rejoinder.Recognition,
 }
 
 

@@ -209,7 +209,7 @@ def test_providers_can_be_called_and_imported_from() -> None:
     rows = {row.name: row for row in rejoinder.providers()}
     assert rows.keys() == table.PROVIDERS.keys()
     assert rows["anthropic"].prompt_cache == "marks"
-    assert rows["anthropic"].endpoints == ("chat",)
+    assert rows["anthropic"].endpoints == ("chat", "count_tokens")
     assert "rerank" not in rows["openai"].endpoints
     assert {"chat", "embedding"} <= set(rows["openai"].endpoints)
     assert rows["vllm"].other_names == ("hosted_vllm",)

@@ -268,6 +268,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "speech": {"input": "Hi", "voice": "v"},
     "moderation": {"input": "Hi"},
     "rerank": {"query": "Hi", "documents": ["a"]},
+    "count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},
+    "ocr": {"document": b"%PDF"},
 }
 
 

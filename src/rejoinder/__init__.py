@@ -63,11 +63,14 @@ if TYPE_CHECKING:
     from .core.api_errors import RateLimitError as RateLimitError
     from .core.api_errors import UnprocessableEntityError as UnprocessableEntityError
     from .core.endpoint_answers import BatchInfo as BatchInfo
+    from .core.endpoint_answers import CountedTokens as CountedTokens
     from .core.endpoint_answers import Embeddings as Embeddings
     from .core.endpoint_answers import Images as Images
     from .core.endpoint_answers import Moderation as Moderation
     from .core.endpoint_answers import RankedDocument as RankedDocument
     from .core.endpoint_answers import Ranking as Ranking
+    from .core.endpoint_answers import Recognition as Recognition
+    from .core.endpoint_answers import RecognizedPage as RecognizedPage
     from .core.endpoint_answers import Response as Response
     from .core.endpoint_answers import Speech as Speech
     from .core.endpoint_answers import TextCompletion as TextCompletion
@@ -101,18 +104,22 @@ if TYPE_CHECKING:
     from .router.client import OpenAIWrapper as OpenAIWrapper
     from .router.cost import completion_cost as completion_cost
     from .router.cost import cost_per_token as cost_per_token
+    from .router.endpoints import acount_tokens as acount_tokens
     from .router.endpoints import aembedding as aembedding
     from .router.endpoints import aimage_generation as aimage_generation
     from .router.endpoints import amoderation as amoderation
+    from .router.endpoints import aocr as aocr
     from .router.endpoints import arerank as arerank
     from .router.endpoints import aresponses as aresponses
     from .router.endpoints import aspeech as aspeech
     from .router.endpoints import atext_completion as atext_completion
     from .router.endpoints import atranscription as atranscription
     from .router.endpoints import atranslation as atranslation
+    from .router.endpoints import count_tokens as count_tokens
     from .router.endpoints import embedding as embedding
     from .router.endpoints import image_generation as image_generation
     from .router.endpoints import moderation as moderation
+    from .router.endpoints import ocr as ocr
     from .router.endpoints import rerank as rerank
     from .router.endpoints import responses as responses
     from .router.endpoints import speech as speech
@@ -192,11 +199,14 @@ _MODULES = {
     ),
     "core.endpoint_answers": (
         "BatchInfo",
+        "CountedTokens",
         "Embeddings",
         "Images",
         "Moderation",
         "RankedDocument",
         "Ranking",
+        "Recognition",
+        "RecognizedPage",
         "Response",
         "Speech",
         "TextCompletion",
@@ -222,18 +232,22 @@ _MODULES = {
     "router.client": ("Client", "OpenAIWrapper"),
     "router.cost": ("completion_cost", "cost_per_token"),
     "router.endpoints": (
+        "acount_tokens",
         "aembedding",
         "aimage_generation",
         "amoderation",
+        "aocr",
         "arerank",
         "aresponses",
         "aspeech",
         "atext_completion",
         "atranscription",
         "atranslation",
+        "count_tokens",
         "embedding",
         "image_generation",
         "moderation",
+        "ocr",
         "rerank",
         "responses",
         "speech",

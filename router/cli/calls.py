@@ -67,8 +67,15 @@ def told(entry: Entry) -> dict[str, Any]:
         "usage": usage,
         "usage_line": usage_line(usage) if isinstance(usage, dict) else None,
         "finish_reason": choice.get("finish_reason"),
-        "answer": _text(choice) or entry.body.decode(errors="replace"),
+        "tags": list(entry.tags),
+        "answer": _text(choice) or _error(body) or entry.body.decode(errors="replace"),
     }
+
+
+def _error(body: Any) -> str:
+    """What is told of an error that was kept."""
+    kept = body.get("kept_error") if isinstance(body, dict) else None
+    return f"{kept.get('class')}: {kept.get('message')}" if isinstance(kept, dict) else ""
 
 
 def _first_choice(body: Any) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def show(options: Options) -> int:
     if told:
         lines += [("Stream", counted(told["chunks"], "chunk"))] if told["chunks"] else []
         lines += [("Usage", told["usage_line"])] if told["usage_line"] else []
+        lines += [("Tags", ", ".join(told["tags"]))] if told["tags"] else []
         lines += [("Finish", told["finish_reason"])] if told["finish_reason"] else []
     print(fields(lines))
     if told:

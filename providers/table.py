@@ -382,6 +382,8 @@ ROWS = (
         open_ended=True,
         extra=frozenset({"models"}),  # https://openrouter.ai/docs/guides/routing/model-fallbacks (2026-11)
         takes_forms=False,  # https://openrouter.ai/docs/api/api-reference/stt/create-transcription (2026-11)
+        # https://openrouter.ai/docs/api/api-reference/images/generate-an-image (2026-11)
+        endpoints={**_lacks("translation", "moderation"), "image_generation": "/images"},
         prompt_cache="blocks",
         fix=COMMON,
         docs="https://openrouter.ai/docs/api/reference/overview",  # 2026-11; errors inside choices are read as such
@@ -392,6 +394,8 @@ ROWS = (
         key_env=("TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
         base_env=("TOGETHER_API_BASE", "TOGETHERAI_API_BASE"),
         open_ended=True,
+        # https://docs.together.ai/docs/inference/openai-compatibility (2026-11): no moderation; responses are in beta
+        endpoints=_lacks("moderation"),
         fix=COMMON,
         docs="https://docs.together.ai/reference/chat-completions",  # 2026-11
     ),
@@ -424,7 +428,8 @@ ROWS = (
         base_env=("XAI_API_BASE", "XAI_BASE_URL"),
         refused=frozenset({"audio", "function_call", "functions", "modalities", "prediction", "store", "verbosity"}),
         extra=frozenset({"search_parameters", "deferred"}),
-        endpoints=_lacks("transcription", "translation", "speech", "moderation", "rerank"),
+        # https://docs.x.ai/docs/api-reference (2026-11) has no vectors any more; its voices are at /v1/tts and /v1/stt
+        endpoints=_lacks("embedding", "transcription", "translation", "speech", "moderation", "rerank"),
         prompt_cache="automatic",
         fix=COMMON,
         # 2026-11, by recorded traffic: `completion_tokens` does not count the reasoning tokens, `total_tokens` does
@@ -436,6 +441,9 @@ ROWS = (
         key_env=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY"),
         base_env=("FIREWORKS_API_BASE",),
         open_ended=True,
+        # https://docs.fireworks.ai/guides/querying-embeddings-models (2026-11): rerank too. Images are elsewhere;
+        # sound goes into chats: https://docs.fireworks.ai/guides/video-audio-inputs (2026-11)
+        endpoints=_lacks("image_generation", "transcription", "translation", "speech", "moderation"),
         fix=COMMON,
         docs="https://docs.fireworks.ai/tools-sdks/openai-compatibility",  # 2026-11
     ),
@@ -478,6 +486,9 @@ ROWS = (
         key_env=("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
         base_env=("NVIDIA_NIM_API_BASE",),
         open_ended=True,
+        # https://docs.nvidia.com/nim/nemo-retriever/text-embedding/latest/reference.html (2026-11); `input_type` is a
+        # parameter like any. Reranks, images and speech are served from other addresses, in other protocols.
+        endpoints=_only("chat", "text_completion", "responses", "embedding"),
         fix=COMMON,
         docs="https://docs.api.nvidia.com/nim/reference/llm-apis",  # 2026-11; the schema differs by model
     ),
@@ -487,6 +498,8 @@ ROWS = (
         key_env=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
         base_env=("DEEPINFRA_API_BASE",),
         open_ended=True,
+        # https://deepinfra.com/docs/openai_api (2026-11): reranks go to /v1/inference/<model>
+        endpoints=_lacks("moderation", "rerank"),
         most_to_embed=Most(1024),  # as LangChain's clients have it (2026-11)
         fix=COMMON,
         docs="https://docs.deepinfra.com/api-reference/chat-completions/openai-chat-completions",  # 2026-11
@@ -611,6 +624,9 @@ ROWS = (
         key_env=("HF_TOKEN", "HUGGINGFACE_API_KEY"),
         base_env=("HUGGINGFACE_API_BASE", "HF_API_BASE"),
         open_ended=True,
+        # What the router speaks of OpenAI's protocol; other tasks have addresses of their own, by model and provider:
+        # https://huggingface.co/docs/inference-providers (2026-11)
+        endpoints=_only("chat", "responses"),
         fix=STRAY_USAGE,  # it passes on what Groq, Together, Nebius … answer
         docs="https://huggingface.co/docs/inference-providers",  # 2026-11
     ),

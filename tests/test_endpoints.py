@@ -776,7 +776,7 @@ def test_losers_of_a_race_are_neither_stored_nor_waited_for(kind: str, server: E
 
 
 async def test_stream_that_came_second_is_closed_and_not_stored(server: EndpointServer, cache: Any) -> None:
-    released = threading.Event()
+    released, both = threading.Event(), threading.Barrier(2)
 
     def pieces(asked: Asked) -> Iterator[bytes]:
         for number, piece in enumerate(chat_events(asked).events or ()):
@@ -784,7 +784,11 @@ async def test_stream_that_came_second_is_closed_and_not_stored(server: Endpoint
                 released.wait(5)
             yield piece
 
-    server.answer = lambda asked: Reply(content_type="text/event-stream", events=pieces(asked))  # type: ignore[arg-type]
+    def answer(asked: Asked) -> Reply:
+        both.wait(5)
+        return Reply(content_type="text/event-stream", events=pieces(asked))  # type: ignore[arg-type]
+
+    server.answer = answer
     given: Any = {"api_base": server.url, "api_key": "sk-mock", "messages": ask("hi"), "stream": True}
     stream = await rejoinder.abatch_completion_models(models=["openai/a", "openai/b"], **given)
     released.set()
@@ -978,3 +982,83 @@ def test_own_client_streams_a_chat(vendor: str, is_async: bool, server: Endpoint
         own = getattr(sdk, name)(api_key="sk-own", base_url=base)
         chunks = list(rejoinder.completion(**given, stream=True, client=own))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"
+
+
+# Who has what
+
+
+def test_what_a_row_lacks_is_an_error_before_anything_is_sent(call: Call, server: EndpointServer) -> None:
+    from rejoinder.providers import table
+
+    lacking = 0
+    for row in table.ROWS:
+        for name in ["embedding", *SIMPLE]:
+            if row.endpoints.get(name) != "" and table.codec(row.codec, name) is not None:
+                continue
+            lacking += 1
+            given = {**SIMPLE.get(name, {"input": "a"}), "model": f"{row.name}/m"}
+            with pytest.raises(rejoinder.InvalidRequest, match=f"'{row.name}' has no endpoint '{name}'"):
+                call(name, **given)
+    assert lacking > 100
+    assert server.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "path"),
+    [
+        ("openrouter/m", "image_generation", "/images"),
+        ("openrouter/m", "rerank", "/rerank"),
+        ("together_ai/m", "rerank", "/rerank"),
+        ("together_ai/m", "translation", "/audio/translations"),
+        ("fireworks_ai/m", "rerank", "/rerank"),
+        ("groq/m", "translation", "/audio/translations"),
+        ("mistral/m", "moderation", "/moderations"),
+        ("xai/m", "image_generation", "/images/generations"),
+        ("huggingface/m", "responses", "/responses"),
+    ],
+)
+def test_what_a_row_has_is_asked_where_it_is(model: str, name: str, path: str, server: EndpointServer) -> None:
+    paths = {"/images": "/images/generations"}
+    server.answer = lambda asked: ANSWERS[paths.get(path, path)](asked)
+    getattr(rejoinder, name)(**{**SIMPLE[name], "model": model}, api_base=server.url, api_key="sk-mock")
+    assert server.requests[0].path == f"/v1{path}"
+
+
+# Large files
+
+
+def test_equal_bytes_are_one_key_whatever_they_come_in(call: Call, server: EndpointServer, tmp_path: Path) -> None:
+    data = b"ID3" + bytes(range(256)) * 4
+    file = tmp_path / "any name.mp3"
+    file.write_bytes(data)
+    in_the_middle = io.BytesIO(data)
+    in_the_middle.seek(100)
+    with rejoinder.Cache.memory(), file.open("rb") as opened:
+        opened.seek(7)
+        forms = [file, str(file), opened, data, bytearray(data), memoryview(data), in_the_middle]
+        forms += [("b.wav", data), ("c.ogg", data, "audio/ogg"), ("d", io.BytesIO(data)), (None, file)]
+        found = [call("transcription", file=form) for form in forms]
+        assert [answer.cache for answer in found] == [False, *[True] * (len(forms) - 1)]
+        assert len({answer.cache_info.key for answer in found}) == 1
+        assert (opened.tell(), in_the_middle.tell()) == (7, 100)
+        assert not call("transcription", file=data + b"!").cache
+    assert [asked.form["file"][0] for asked in server.requests] == [data, data + b"!"]
+
+
+def test_large_file_is_copied_once_and_into_the_form_once(tmp_path: Path) -> None:
+    import tracemalloc
+
+    from rejoinder.providers.multipart import form, upload
+
+    size = 20 * 2**20
+    data, file = bytes(size), tmp_path / "long.mp3"
+    file.write_bytes(data)
+    for given, copies in ((data, 0), (("long.mp3", data), 0), (file, 1), (io.BytesIO(data), 1)):
+        tracemalloc.start()
+        sound = upload(given)
+        read = tracemalloc.get_traced_memory()[1]
+        form({"model": "m", "file": sound})
+        whole = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert read < (copies + 0.1) * size
+        assert whole < (copies + 1.1) * size

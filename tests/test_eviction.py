@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import rejoinder
+from rejoinder.caching.stores.base import Store
 from rejoinder.caching.stores.disk import DiskStore
 from rejoinder.caching.stores.eviction import HALF_LIFE, STEP, added, weight_of
 from rejoinder.caching.stores.memory import MemoryStore
@@ -86,6 +87,50 @@ def test_size_is_that_of_what_is_left(type: str, eviction: str, tmp_path: Path) 
     cache.close()
 
 
+# ── memory and disk alike ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bounded]:
+    made: list[Store] = []
+
+    def make(**options: Any) -> Store:
+        of_disk: dict[str, Any] = {"directory": tmp_path, "budget": 5}
+        made.append(MemoryStore(**options) if request.param == "memory" else DiskStore(**of_disk, **options))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_order_is_the_one_of_a_plain_sort(make: Bounded, eviction: str) -> None:
+    """Against a model that sorts everything, whatever is stored, used and removed before."""
+    clock, draw = Clock(), random.Random(eviction)
+    store = make(max_entries=30, eviction=eviction, clock=clock)
+    model: dict[str, dict[str, Any]] = {}
+    for step in range(2_000):
+        key = f"k{draw.randrange(60)}"
+        action = draw.random()
+        if action < 0.4:
+            ttl = draw.choice([None, draw.uniform(1_000, 9_000)])
+            model.pop(key, None)
+            store.set(key, b"value", ttl)
+            if len(model) == 30:
+                del model[min(model, key=lambda name: model[name][eviction])]
+            ends = float("inf") if ttl is None else clock.now + ttl
+            model[key] = {"lru": step, "lfu": (1, step), "fifo": step, "ttl": (ends, step)}
+        elif action < 0.95:
+            assert (store.get(key) is not None) == (key in model)
+            if key in model:
+                model[key] |= {"lru": step, "lfu": (model[key]["lfu"][0] + 1, step)}
+        else:
+            assert store.delete(key) == (model.pop(key, None) is not None)
+        if step % 10 == 0:
+            assert keys(store) == set(model), step
+
+
 # ── uses that fade ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -107,9 +152,9 @@ def test_equally_many_uses_weigh_the_same_however_they_are_summed() -> None:
     )
 
 
-def test_old_favourite_goes_in_the_end() -> None:
+def test_old_favourite_goes_in_the_end(make: Bounded) -> None:
     clock = Clock()
-    store = MemoryStore(max_entries=2, eviction="lfu", clock=clock)
+    store = make(max_entries=2, eviction="lfu", clock=clock)
     store.set("favourite", b"value")
     for _ in range(1_000):
         store.get("favourite")
@@ -124,32 +169,6 @@ def test_old_favourite_goes_in_the_end() -> None:
 
 
 # ── memory ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("eviction", EVICTIONS)
-def test_order_is_the_one_of_a_plain_sort(eviction: str) -> None:
-    """Against a model that sorts everything, whatever is stored, used and removed before."""
-    clock, draw = Clock(), random.Random(eviction)
-    store = MemoryStore(max_entries=30, eviction=eviction, clock=clock)
-    model: dict[str, dict[str, Any]] = {}
-    for step in range(5_000):
-        key = f"k{draw.randrange(60)}"
-        action = draw.random()
-        if action < 0.4:
-            ttl = draw.choice([None, draw.uniform(1_000, 9_000)])
-            model.pop(key, None)
-            store.set(key, b"value", ttl)
-            if len(model) == 30:
-                del model[min(model, key=lambda name: model[name][eviction])]
-            ends = float("inf") if ttl is None else clock.now + ttl
-            model[key] = {"lru": step, "lfu": (1, step), "fifo": step, "ttl": (ends, step)}
-        elif action < 0.95:
-            assert (store.get(key) is not None) == (key in model)
-            if key in model:
-                model[key] |= {"lru": step, "lfu": (model[key]["lfu"][0] + 1, step)}
-        else:
-            assert store.delete(key) == (model.pop(key, None) is not None)
-        assert keys(store) == set(model), step
 
 
 @pytest.mark.parametrize("eviction", EVICTIONS)

@@ -198,10 +198,9 @@ class DiskStore(Store):
             start = _after(names[-1][0])
 
     def tags_of(self, key: str) -> Sequence[str]:
-        name = _name(key)
         if not self._read(HAS_TAGS, ()):
             return ()
-        return [tag.decode("utf-8", "surrogatepass") for tag, _ in self._read(TAGS_OF, (name,))]
+        return [text for tag, _ in self._read(TAGS_OF, (_name(key),)) if (text := _key(tag)) is not None]
 
     def clear_tag(self, prefix: str, tag: str) -> int:
         start, end = _span(prefix)
@@ -364,7 +363,7 @@ def _name(key: str) -> bytes:
 
 
 def _key(name: bytes) -> str | None:
-    """The text again; None for a damaged key, which nobody can ask for."""
+    """The text again; None for a damaged key or tag, which nobody can ask for."""
     try:
         return name.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

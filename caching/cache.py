@@ -326,7 +326,8 @@ class Cache:
         if data is None:
             return None
         try:
-            return self._fresh(self._unpacked(key, data), controls)
+            entry = unpack(data, verify=not self.store.checked) if self.seal is None else self._unpacked(key, data)
+            return entry if entry.ttl is None and controls.max_age is None else self._fresh(entry, controls)
         except BadEntry as error:
             run(self.set_aside(key, f"{error}"))
             return None

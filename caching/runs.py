@@ -96,7 +96,7 @@ def around_here() -> tuple[Run, ...]:
 
 def is_counted(cache: Cache | None) -> bool:
     """Whether a call with this cache is counted by anybody."""
-    return bool(settings.ledger is not None or under_way or (cache is not None and cache.ledger is not None))
+    return settings.ledger is not None or bool(under_way) or (cache is not None and cache.ledger is not None)
 
 
 def ledgers_of(cache: Cache | None, runs: Iterable[Run]) -> tuple[Ledger, ...]:

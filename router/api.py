@@ -125,7 +125,9 @@ def completion(model: str, messages: Any = None, **params: Any) -> Completion | 
     found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "completion")
     if type(found) is GeneratorType:
         found = run(found)
-    return handed_over(found, params, Stream)  # type: ignore[no-any-return]
+    if type(found) is Streamed or "response_format" in params:
+        return handed_over(found, params, Stream)  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
 
 
 @overload
@@ -145,7 +147,9 @@ async def acompletion(model: str, messages: Any = None, **params: Any) -> Comple
     found: Any = begin(model, messages, mocked(params) if "mock_response" in params else params, "acompletion")
     if type(found) is GeneratorType:
         found = await arun(found)
-    return handed_over(found, params, AsyncStream)  # type: ignore[no-any-return]
+    if type(found) is Streamed or "response_format" in params:
+        return handed_over(found, params, AsyncStream)  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
 
 
 def handed_over(found: Any, params: Mapping[str, Any], kind: Any) -> Any:

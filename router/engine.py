@@ -21,6 +21,7 @@ from ..caching.cache import Cache
 from ..caching.entry import BadEntry, Entry
 from ..caching.keys import NotJSON
 from ..caching.policy import CachePolicy, Controls, mode_around, seconds_left, with_dict
+from ..caching.runs import is_counted
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
@@ -45,7 +46,7 @@ def begin(model: str, messages: Any, params: Params, call_type: str) -> Found | 
 def begin_with(request: Request, model: str, messages: Any, params: Params, call_type: str) -> Found | Flow[Found]:
     """The same for a request of any endpoint. A key function is called with `model`, `messages` and `params`."""
     cache = cache_for(params, call_type)
-    slip = slip_of(request, params, cache)
+    slip = slip_of(request, params, cache) if is_counted(cache) else None
     if cache is None:
         return watched(slip, ask(request, options_of(params), None, wants_usage=slip is not None))
     given = params.get("cache")
@@ -222,9 +223,11 @@ def cache_for(params: Params, call_type: str) -> Cache | None:
     if caching is not None and caching is not True:
         raise WrongType(f"caching={caching!r} must be True, False or None.")
     cache: Cache | None
-    if isinstance(given, Cache):
+    if given is None:
+        cache = innermost() or settings.cache
+    elif isinstance(given, Cache):
         cache = given
-    elif given is None or given is True or isinstance(given, (CachePolicy, Mapping)):
+    elif given is True or isinstance(given, (CachePolicy, Mapping)):
         cache = innermost() or settings.cache
     else:
         raise WrongType(

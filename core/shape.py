@@ -81,9 +81,34 @@ def parsed(data: bytes) -> Json:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise Misshapen(f"The answer is not JSON ({error}): {_start(data)!r}.") from None
+        value = _leniently(data)
+        if value is None:
+            raise Misshapen(f"The answer is not JSON ({error}): {_start(data)!r}.") from None
     if not isinstance(value, dict):
         raise Misshapen(f"The answer is not a JSON object: {_start(data)!r}.")
+    return value
+
+
+def _leniently(data: bytes) -> Any:
+    """What Python's own `json` makes of it, as it is Python that writes such: numbers that are none (-Infinity), half
+    of a surrogate pair, line breaks in a text, bytes that are no UTF-8, a byte order mark. None if that is nothing."""
+    import json
+
+    try:
+        value = json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+    return _encodable(value)
+
+
+def _encodable(value: Any) -> Any:
+    """`value` with a replacement character for each surrogate that has lost its other half."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
     return value
 
 

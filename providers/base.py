@@ -202,5 +202,7 @@ class Provider:
     known."""
     fix: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """Mends an answer or chunk (already parsed) where the vendor leaves the protocol."""
+    history: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
+    """Gives each message as the vendor takes it, by its model; for one that refuses fields it does not know."""
     docs: str = ""
     """The vendor's page that the row was checked against."""

@@ -17,6 +17,7 @@ from ..core.forms import fault, plain
 from ..core.types import Request
 from .base import Call, Codec, Failure, Provider, ProviderFault, StreamDecoder
 from .broken import CUT_SHORT, is_json
+from .call_places import CallPlaces
 from .failures import ANSWERS, fault_in_answer, raise_if_fault
 from .failures import CONTENT_POLICY as CONTENT_POLICY  # for codecs of other protocols
 from .failures import read_failure as read_failure
@@ -82,7 +83,10 @@ class OpenAICodec(Codec):
         return (PARAMETERS | provider.extra) - provider.refused
 
     def encode(self, request: Request, provider: Provider) -> Call:
-        body: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.parameters}
+        messages = request.messages
+        if provider.history is not None:
+            messages = [provider.history(message, request.model) for message in messages]
+        body: dict[str, Any] = {"model": request.model, "messages": messages, **request.parameters}
         for ours, theirs in provider.renamed.items():
             if ours in body:
                 body[theirs] = body.pop(ours)
@@ -139,7 +143,7 @@ class OpenAIStream(StreamDecoder):
     """Events that already are chunks; what is left is to find the end, and errors on the way."""
 
     def __init__(self, fix: Mend | None = None) -> None:
-        self._fix, self._events = fix, EventSplitter()
+        self._fix, self._events, self._places = fix, EventSplitter(), CallPlaces()
         self._finished = False
         self._start = bytearray()
         """The first bytes, until it is clear what they are; of a body that is no event stream: all."""
@@ -176,7 +180,7 @@ class OpenAIStream(StreamDecoder):
                 if line.startswith(b"[DONE]"):
                     self._finished = True
                 elif self._is_chunk(line):
-                    chunks.append(mended(line, self._fix))
+                    chunks.append(mended(self._places.settle(line), self._fix))
         return chunks
 
     def _is_chunk(self, data: bytes) -> bool:

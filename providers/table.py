@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..core.errors import UnknownProvider, suggestion
 from .base import Codec, Most, Provider, Signer
 from .fixes import COMMON, STRAY_USAGE
+from .history import for_mistral, with_reasoning
 
 if TYPE_CHECKING:
     from .openai import OpenAICodec
@@ -356,6 +357,7 @@ ROWS = (
         ),
         endpoints=_lacks("embedding", "text_completion", "image_generation", "moderation", "rerank"),
         prompt_cache="automatic",
+        history=with_reasoning,
         fix=STRAY_USAGE,
         docs="https://console.groq.com/docs/api-reference",
     ),
@@ -418,6 +420,7 @@ ROWS = (
         },
         # Its errors say 512 inputs (2026-05), and "Max is 16384" tokens (2025-02); the page gives no numbers.
         most_to_embed=Most(512, 16_384),
+        history=for_mistral,
         fix=COMMON,
         docs="https://docs.mistral.ai/api/endpoint/chat",  # 2026-11; logprobs as recorded
     ),
@@ -468,6 +471,7 @@ ROWS = (
         refused=frozenset({"frequency_penalty", "logit_bias", "presence_penalty"}),
         extra=frozenset({"clear_thinking", "disable_reasoning", "reasoning_format", "min_tokens"}),
         endpoints=_only("chat", "text_completion"),
+        history=with_reasoning,
         fix=COMMON,
         docs="https://inference-docs.cerebras.ai/api-reference/chat-completions",
     ),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
+from ..core.shape import parsed
+
 JOINED = frozenset({"content", "refusal", "reasoning_content", "reasoning", "tool_plan", "arguments"})
 """Texts that come in pieces. Any other text counts once, its last value."""
+
+DETAILS = ("text", "summary")
+"""Those in an item of `reasoning_details`."""
 
 
 def fold(chunks: Iterable[bytes]) -> bytes:
@@ -16,7 +22,7 @@ def fold(chunks: Iterable[bytes]) -> bytes:
     answer: dict[str, Any] = {"id": "", "object": "chat.completion", "created": 0, "model": "", "choices": []}
     choices: dict[int, dict[str, Any]] = {}
     for data in chunks:
-        chunk = orjson.loads(data)
+        chunk = parsed(data)
         for choice in chunk.pop("choices", None) or ():
             _fold_choice(choices.setdefault(choice.get("index") or 0, {"message": {}}), choice)
         for name, value in chunk.items():
@@ -46,6 +52,10 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
             _fold_tool_calls(_kept(message, name, []), value)
         elif name in JOINED and isinstance(value, str):
             message[name] = (message.get(name) or "") + value
+        elif name == "reasoning_details" and isinstance(value, list):
+            message[name] = _joined_details([*(message.get(name) or []), *value])
+        elif name == "audio" and isinstance(value, dict):
+            message[name] = _joined_audio(message.get(name) or {}, value)
         elif name == "function_call" and isinstance(value, dict):
             _fold_delta(_kept(message, name, {}), value)
         elif isinstance(value, list):
@@ -54,6 +64,37 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
             _fold_delta(message[name], value)
         else:
             message[name] = value
+
+
+def _joined_details(pieces: list[Any]) -> list[Any]:
+    """OpenRouter's reasoning with the pieces of each item made one, as a whole answer has it and as it goes back.
+
+    https://openrouter.ai/docs/use-cases/reasoning-tokens (2026-11)
+    """
+    joined: list[Any] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if isinstance(piece, dict) and isinstance(last, dict) and _is_one_item(last, piece):
+            texts = {name: (last.get(name) or "") + (piece.get(name) or "") for name in DETAILS if name in piece}
+            joined[-1] = {**last, **{name: value for name, value in piece.items() if value is not None}, **texts}
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _is_one_item(last: dict[str, Any], piece: dict[str, Any]) -> bool:
+    return piece.get("index") is not None and all(last.get(name) == piece.get(name) for name in ("index", "type"))
+
+
+def _joined_audio(held: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
+    """Sound and its transcript come in pieces, each of the sound's in a base64 of its own."""
+    joined = {**held, **{name: value for name, value in piece.items() if value is not None}}
+    if held.get("transcript") and piece.get("transcript"):
+        joined["transcript"] = held["transcript"] + piece["transcript"]
+    if held.get("data") and piece.get("data"):
+        sound = base64.b64decode(held["data"]) + base64.b64decode(piece["data"])
+        joined["data"] = base64.b64encode(sound).decode()
+    return joined
 
 
 def _kept(message: dict[str, Any], name: str, new: Any) -> Any:
@@ -110,7 +151,7 @@ def _finish_choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
 
 def unfold(body: bytes) -> list[bytes]:
     """The stream that this answer might have been: a role, the content, a finish reason, and the usage."""
-    answer = orjson.loads(body)
+    answer = parsed(body)
     base = {**answer, "object": "chat.completion.chunk"}
     usage = base.pop("usage", None)
     chunks: list[Any] = []

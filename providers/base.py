@@ -194,6 +194,8 @@ class Provider:
     event_streams: frozenset[str] = frozenset()
     """Endpoints other than those of text that it streams as OpenAI does: "image_generation", "transcription", "speech".
     Sound alone comes in pieces from everybody."""
+    most_by_model: Mapping[str, Most] = field(default_factory=dict)
+    """The same of single models, by a word in their names."""
     takes_forms: bool = True
     """True if sound goes to it as a file in a form; else it goes in JSON, as `input_audio`."""
     prompt_cache: str = ""

@@ -77,17 +77,7 @@ class CohereEmbed(CohereEndpoint):
     )
 
     def encode(self, request: Request, provider: Provider) -> Call:
-        asked = dict(request.parameters)
-        body: Json = {"model": request.model, "input_type": asked.pop("input_type", INPUT_TYPE)}
-        given = asked.pop("input", None)
-        if given is not None:
-            body["texts"] = _texts(given)
-        if "dimensions" in asked:
-            body["output_dimension"] = asked.pop("dimensions")
-        form = asked.pop("encoding_format", None)
-        if form is not None:
-            body["embedding_types"] = FORMATS.get(form, [form])
-        return self._call({**body, **asked}, request, provider)
+        return self._call({"model": request.model, **texts_body(request.parameters)}, request, provider)
 
     def answer(self, theirs: Json, request: Request) -> Json:
         vectors = theirs["embeddings"]
@@ -108,6 +98,28 @@ class CohereEmbed(CohereEndpoint):
         tokens = _billed(theirs)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {**kept, "object": "list", "model": request.model, "data": data, "usage": usage}
+
+
+def texts_body(parameters: Mapping[str, Any]) -> Json:
+    """What to send, without the model."""
+    asked = dict(parameters)
+    body: Json = {"input_type": asked.pop("input_type", INPUT_TYPE)}
+    given = asked.pop("input", None)
+    if given is not None:
+        body["texts"] = _texts(given)
+    if "dimensions" in asked:
+        body["output_dimension"] = asked.pop("dimensions")
+    form = asked.pop("encoding_format", None)
+    if form is not None:
+        body["embedding_types"] = FORMATS.get(form, [form])
+    return {**body, **asked}
+
+
+def vectors_in(embeddings: Any) -> list[Any]:
+    """The vectors of an answer, numbers if there are such: they come bare, or by their type."""
+    if not isinstance(embeddings, dict):
+        return list(embeddings)
+    return list(embeddings["float" if "float" in embeddings else min(embeddings)])
 
 
 def _texts(given: Any) -> list[str]:

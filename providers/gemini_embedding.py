@@ -8,8 +8,6 @@ many tokens they read; the usage is then 0, and not a guess.
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +19,7 @@ from .failures import fault_in_answer
 from .gemini import GeminiCodec
 from .gemini_messages import invalid
 from .openai import wire_json
+from .vectors import in_openais_shape
 
 NAMES = {"dimensions": "outputDimensionality", "task_type": "taskType", "title": "title"}
 
@@ -49,19 +48,11 @@ class GeminiEmbed(GeminiCodec):
             vectors = [item["values"] for item in answer["embeddings"]]
         except (orjson.JSONDecodeError, TypeError, KeyError):
             raise ProviderFault(fault_in_answer(body), body) from None
-        if request.parameters.get("encoding_format") == "base64":
-            vectors = [base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() for vector in vectors]
         tokens = (answer.get("usageMetadata") or {}).get("promptTokenCount") or 0
-        return orjson.dumps(
-            {
-                "object": "list",
-                "model": request.model,
-                "data": [
-                    {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
-                ],
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            }
-        )
+        try:
+            return in_openais_shape(vectors, tokens, request)
+        except TypeError:
+            raise ProviderFault(fault_in_answer(body)._replace(status=502), body) from None
 
     def decoder(self, request: Request) -> StreamDecoder:
         raise invalid("Gemini does not stream vectors. Leave out stream=True.")

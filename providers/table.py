@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import UnknownProvider, suggestion
+from ..core.types import Request
 from .base import Codec, Most, Provider, Signer
 from .fixes import COMMON, STRAY_USAGE
 from .history import for_mistral, with_reasoning
@@ -107,6 +108,9 @@ ROWS = (
         needs_key=False,
         base_env=("VERTEXAI_API_BASE", "GOOGLE_VERTEX_BASE_URL"),
         credential=_google_token,
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings (2026-11)
+        most_to_embed=Most(250, 20_000),
+        most_by_model={"gemini-embedding": Most(1), "multimodal": Most(1)},
         served_as={"claude": "vertex_anthropic", "publishers/anthropic/": "vertex_anthropic"},
         prompt_cache="automatic",
         docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",  # 2026-11
@@ -133,6 +137,8 @@ ROWS = (
         place=_bedrock_place,
         signer=_aws_signer,
         routes={"converse": "bedrock", "invoke": "bedrock_invoke"},
+        most_to_embed=Most(96),  # Cohere's; Amazon's own models take one
+        most_by_model={"titan-": Most(1), "nova-": Most(1)},
         prompt_cache="points",
         docs="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",  # 2026-11
     ),
@@ -146,6 +152,8 @@ ROWS = (
         needs_key=False,
         place=_bedrock_place,
         signer=_aws_signer,
+        most_to_embed=Most(96),
+        most_by_model={"titan-": Most(1), "nova-": Most(1)},
         prompt_cache="blocks",
         docs="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html",  # 2026-11
     ),
@@ -911,6 +919,24 @@ def _vertex() -> Codec:
     return VertexCodec()
 
 
+def _vertex_embed() -> Codec:
+    from .vertex_predict import VertexEmbed
+
+    return VertexEmbed()
+
+
+def _imagen() -> Codec:
+    from .vertex_predict import Imagen
+
+    return Imagen()
+
+
+def _vertex_imagen() -> Codec:
+    from .vertex_predict import VertexImagen
+
+    return VertexImagen()
+
+
 def _vertex_anthropic() -> Codec:
     from .vertex_anthropic import VertexAnthropicCodec
 
@@ -927,6 +953,12 @@ def _bedrock_invoke() -> Codec:
     from .bedrock_invoke import BedrockInvokeCodec
 
     return BedrockInvokeCodec()
+
+
+def _bedrock_embed() -> Codec:
+    from .bedrock_embedding import BedrockEmbed
+
+    return BedrockEmbed()
 
 
 def _bedrock_text() -> Codec:
@@ -1038,9 +1070,14 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("anthropic", "chat"): _anthropic,
     ("gemini", "chat"): _gemini,
     ("gemini", "embedding"): _gemini_embed,
+    ("gemini", "image_generation"): _imagen,
     ("vertex_ai", "chat"): _vertex,
+    ("vertex_ai", "embedding"): _vertex_embed,
+    ("vertex_ai", "image_generation"): _vertex_imagen,
     ("vertex_anthropic", "chat"): _vertex_anthropic,
     ("bedrock", "chat"): _bedrock,
+    ("bedrock", "embedding"): _bedrock_embed,
+    ("bedrock_invoke", "embedding"): _bedrock_embed,
     ("bedrock_invoke", "chat"): _bedrock_invoke,
     ("bedrock_invoke", "text_completion"): _bedrock_text,
     ("cohere", "chat"): _cohere,
@@ -1080,6 +1117,12 @@ def serves(provider: Provider, endpoint: str) -> bool:
     """Whether a provider has an endpoint, as far as its row tells."""
     is_usual = endpoint not in SELDOM or provider.codec not in ("openai", "azure")
     return (provider.codec, endpoint) in CODECS and provider.endpoints.get(endpoint, "/" if is_usual else "") != ""
+
+
+def most_to_embed(request: Request) -> Most:
+    """What the model of `request` takes in one request for vectors."""
+    row = PROVIDERS[request.provider]
+    return next((most for word, most in row.most_by_model.items() if word in request.model), row.most_to_embed)
 
 
 def api_base(provider: Provider, given: str | None, arguments: Mapping[str, Any] | None = None, model: str = "") -> str:

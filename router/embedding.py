@@ -86,7 +86,7 @@ def with_input(request: Request, given: Any) -> Request:
 
 def _uncached(request: Request, options: Options, items: Sequence[Any]) -> Flow[Any]:
     started = time.monotonic()
-    parts = portions(items, table.PROVIDERS[request.provider].most_to_embed)
+    parts = portions(items, table.most_to_embed(request))
     if len(parts) == 1:
         return (yield from ask(request, options, len(items), started))
     asked = [ask(with_input(request, part), options, len(part), started) for part in parts]
@@ -328,7 +328,7 @@ class Batch:
 
     def ask(self, keys: list[str]) -> Flow[Found]:
         """Requests to the vendor for all of `keys`, none larger than it takes."""
-        parts = portions(keys, table.PROVIDERS[self.request.provider].most_to_embed, self.items)
+        parts = portions(keys, table.most_to_embed(self.request), self.items)
         yield from all_of([self.ask_at_once(part) for part in parts])
         return {key: self.fresh[key] for key in keys}
 

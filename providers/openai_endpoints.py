@@ -19,7 +19,7 @@ from .base import Call, Provider, ProviderFault, StreamDecoder
 from .failures import fault_in_answer
 from .multipart import form
 from .openai import OpenAICodec, OpenAIStream, wire_json
-from .openai_streams import EventStream, ResponseStream, SoundStream, answer
+from .openai_streams import EventStream, ResponseStream, SoundStream, TranscriptStream, answer
 
 PARAMETERS = {
     "embedding": "input dimensions encoding_format user",
@@ -81,7 +81,7 @@ NEEDS = {
 
 STREAM_ENDS = {
     "image_generation": frozenset({IMAGE_END}),
-    "transcription": frozenset({TRANSCRIPT_END}),
+    "transcription": frozenset({TRANSCRIPT_END, "transcription.done"}),
     "speech": frozenset({SPEECH_END}),
 }
 """The events without which a stream is not whole."""
@@ -191,6 +191,9 @@ class HearingCodec(EndpointCodec):
         body, content_type = form(fields)
         headers = {**provider.headers, "content-type": content_type}
         return Call(self.path_at(provider), body, headers, form=fields)
+
+    def decoder(self, request: Request) -> StreamDecoder:
+        return TranscriptStream(STREAM_ENDS["transcription"], self.unstreamed(request))
 
     def decode(self, body: bytes, request: Request) -> bytes:
         if request.parameters.get("response_format") not in PLAIN_TEXTS:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ..core import shape
-from ..core.endpoint_folds import sound_event
+from ..core.endpoint_folds import TRANSCRIPT_END, sound_event
 from .base import ProviderFault, StreamDecoder
 from .broken import CUT_SHORT
 from .failures import fault_in_answer
@@ -64,8 +64,13 @@ class EventStream(StreamDecoder):
                 raise ProviderFault(fault_in_answer(event.data), event.data)
             self.check(kind, event.data)
             self._left -= kind in self._ends
-            pieces.append(event.data)
+            if (piece := self.piece(kind, event.data)) is not None:
+                pieces.append(piece)
         return pieces
+
+    def piece(self, kind: str, data: bytes) -> bytes | None:
+        """An event as it is given on; None: not at all."""
+        return data
 
     def check(self, kind: str, data: bytes) -> None:
         """Raise `ProviderFault` for an event that says that the answer failed."""
@@ -86,6 +91,38 @@ class ResponseStream(EventStream):
     def check(self, kind: str, data: bytes) -> None:
         if kind == "response.failed":
             answer(orjson.dumps(orjson.loads(data).get("response")), "output")
+
+
+MISTRAL = {
+    "transcription.text.delta": "transcript.text.delta",
+    "transcription.segment": "transcript.text.segment",
+    "transcription.done": TRANSCRIPT_END,
+    "transcription.language": None,
+}
+"""Mistral's events of a transcription, and OpenAI's for the same.
+
+https://docs.mistral.ai/api/endpoint/audio/transcriptions (2026-11, by clients made from its OpenAPI description)
+"""
+
+
+class TranscriptStream(EventStream):
+    """The same of what was said, which Mistral tells in words of its own."""
+
+    def piece(self, kind: str, data: bytes) -> bytes | None:
+        if kind not in MISTRAL:
+            return data
+        name = MISTRAL[kind]
+        if name is None:
+            return None
+        try:
+            event = {**orjson.loads(data), "type": name}
+        except orjson.JSONDecodeError:
+            raise ProviderFault(CUT_SHORT, data) from None
+        if name.endswith("delta"):
+            event["delta"] = event.pop("text", "")
+        elif "speaker_id" in event:
+            event["speaker"] = event.pop("speaker_id")
+        return orjson.dumps(event)
 
 
 class SoundStream(EventStream):

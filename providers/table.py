@@ -426,6 +426,7 @@ ROWS = (
             **_lacks("text_completion", "responses", "image_generation", "translation", "rerank"),
             "ocr": "/ocr",
         },
+        event_streams=frozenset({"transcription"}),
         # Its errors say 512 inputs (2026-05), and "Max is 16384" tokens (2025-02); the page gives no numbers.
         most_to_embed=Most(512, 16_384),
         history=for_mistral,

@@ -171,6 +171,27 @@ def test_speakers_come_segment_by_segment(call: Call, server: EndpointServer, ca
     assert [(part.speaker, part.end) for part in whole.segments] == [("A", 1.5)]
 
 
+def test_mistrals_events_are_read_as_openais(call: Call, server: EndpointServer, cache: Any) -> None:
+    segment = {"text": " I", "start": 0.0, "end": 1.5, "speaker_id": "A"}
+    told = [
+        {"type": "transcription.language", "audio_language": "en"},
+        {"type": "transcription.text.delta", "text": " I"},
+        {"type": "transcription.segment", **segment},
+        {"type": "transcription.done", "text": " I", "model": "m", "segments": [], "usage": {"total_tokens": 4}},
+    ]
+    server.answer = lambda asked: events(*told)
+    pieces, _ = call("transcription", model="mistral/voxtral-mini", stream=True)
+    assert [piece.type for piece in pieces] == [
+        *("transcript.text.delta", "transcript.text.segment", "transcript.text.done"),
+    ]
+    assert (pieces[0].delta, pieces[1].speaker, pieces[2].text) == (" I", "A", " I")
+    whole = call("transcription", model="mistral/voxtral-mini")
+    assert (whole.text, whole.cache, whole.segments[0].end) == (" I", True, 1.5)
+    server.answer = lambda asked: events(*told[:3])
+    with pytest.raises(rejoinder.APIError, match="ended before"):
+        call("transcription", model="mistral/voxtral-mini", stream=True, file=b"ID3 other")
+
+
 @pytest.mark.parametrize(("form", "body"), [("json", b'{"text": "said"}'), ("text", b"said"), ("text", b"[said]")])
 def test_model_that_does_not_stream_is_read_all_the_same(
     form: str, body: bytes, call: Call, server: EndpointServer, cache: Any
@@ -295,7 +316,7 @@ def test_events_without_names_and_a_done_are_read(name: str, call: Call, server:
     ("name", "model"),
     [
         *(("image_generation", model) for model in ("xai/grok-image", "together_ai/flux")),
-        *(("transcription", model) for model in ("groq/whisper-large-v3", "mistral/voxtral", "openrouter/whisper")),
+        *(("transcription", model) for model in ("groq/whisper-large-v3", "openrouter/whisper")),
         *(("speech", model) for model in ("groq/playai-tts", "mistral/voxtral-tts")),
     ],
 )

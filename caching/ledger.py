@@ -13,9 +13,11 @@ A line of the ledger is a day, a model, tags, a run and a kind:
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -34,8 +36,8 @@ NOT_SAVED = frozenset({PAID, DUPLICATE, WOULD_SAVE, AGREED})
 DAY = 86_400
 MOST_LINES = 10_000
 """Lines that are kept apart in memory; further ones lose their tags and run, not their counts."""
-MOST_PENDING = 10_000
-"""Counts that wait to be summed up; with more, a call does it."""
+MOST_PENDING, AT_A_TIME = 10_000, 8
+"""Counts that wait to be summed up; with more, each call sums up a few."""
 OTHERS = "(others)"
 """The run of lines that were too many to be kept apart."""
 
@@ -258,14 +260,14 @@ class Ledger:
         self._pending.append((Line(int(self.clock() // DAY), *where, kind), amount))
         if len(self._pending) > MOST_PENDING and self._summing.acquire(blocking=False):
             try:
-                self._sum_up()
+                self._sum_up(AT_A_TIME)
             finally:
                 self._summing.release()
-        if not self._is_scheduled:
+        if self.file is not None and not self._is_scheduled:
             self._schedule()
 
-    def _sum_up(self) -> None:
-        while self._pending:
+    def _sum_up(self, most: int = sys.maxsize) -> None:
+        for _ in range(min(most, len(self._pending))):
             line, given = self._pending.popleft()
             amount = given() if callable(given) else given
             _put(self._lines, line, amount)
@@ -315,7 +317,6 @@ class Ledger:
     def flush(self) -> bool:
         """Write to the file what it does not have yet. False if that failed: it is tried again with the next counts."""
         if self.file is None:
-            self.lines()
             return True
         from .ledger_file import write
 
@@ -345,12 +346,20 @@ class Ledger:
         """Flush in a while, in a thread. One a second is cheap, and there is none where nothing is asked."""
         self._is_scheduled = True
         try:
-            if self.file is not None and not self._is_registered:
+            if not self._is_registered:
                 self._is_registered = True
-                atexit.register(_flush, weakref.ref(self))
-            threading.Thread(target=self._flush_later, name="rejoinder-ledger", daemon=True).start()
+                self._register()
+            # Not a `threading.Thread`: that takes a lock to start, and a stream that ends in a garbage collection may
+            # count while this very thread has it.
+            _thread.start_new_thread(self._flush_later, ())
         except RuntimeError as error:  # the interpreter is ending
             log.debug("The ledger %s is not written any more: %s", self.file, error)
+
+    def _register(self) -> None:
+        """Have it flushed when the process ends; one of multiprocessing's ends without what `atexit` has."""
+        atexit.register(_flush, weakref.ref(self))
+        if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
+            multiprocessing.Finalize(None, _flush, (weakref.ref(self),), exitpriority=0)
 
     def _flush_later(self) -> None:
         time.sleep(self.flush_every)

@@ -519,6 +519,17 @@ def test_an_unknown_word_to_sum_by_is_a_clear_error() -> None:
         Ledger().by("modle")
 
 
+def test_what_nobody_asks_for_is_summed_up_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "MOST_PENDING", 10)
+    ledger, worked_out = Ledger(), []
+    for number in range(100):
+        before = len(worked_out)
+        ledger.add(Where("m"), "paid", lambda number=number: worked_out.append(number) or Amount(calls=1))
+        assert len(worked_out) - before <= ledgers.AT_A_TIME
+        assert number + 1 - len(worked_out) <= 10
+    assert ledger.summary().paid.calls == len(worked_out) == 100
+
+
 def test_lines_without_end_lose_their_runs_and_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "MOST_LINES", 10)
     ledger = Ledger()
@@ -608,6 +619,21 @@ def test_a_process_that_is_killed_loses_no_more_than_what_was_not_flushed(tmp_pa
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     filled(file)
     assert Ledger.read(file).summary().calls == before + 1 > 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_worker_of_multiprocessing_writes_before_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    process = script(
+        "import multiprocessing, rejoinder\n"
+        "def ask(): rejoinder.completion('echo/m', [{'role': 'user', 'content': 'Hi'}])\n"
+        "ask()\n"
+        "workers = [multiprocessing.get_context('fork').Process(target=ask) for _ in range(2)]\n"
+        "[worker.start() for worker in workers], [worker.join() for worker in workers]",
+        REJOINDER_LEDGER=str(file),
+    )
+    assert process.communicate()[1] == ""
+    assert Ledger.read(file).summary().paid.calls == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

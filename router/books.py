@@ -25,6 +25,7 @@ from ..core.types import Request
 from . import models
 from .cost import completion_cost
 from .live import LiveStream, Tape
+from .miss import Streamed
 from .usage import field, tokens_of
 
 Params = Mapping[str, Any]
@@ -48,7 +49,7 @@ class Slip(NamedTuple):
 
     def counted(self, found: Any) -> Any:
         """`found` itself, counted, now or when it ends."""
-        if not hasattr(found, "member"):
+        if type(found) is not Streamed:
             info = found.cache_info
             self.enter(info.kind, bill(self.where.model, found), getattr(info, "repeats", ""))
             return found
@@ -89,9 +90,9 @@ def slip_of(request: Request, params: Params, cache: Cache | None) -> Slip | Non
     ledgers = ledgers_of(cache, runs)
     if not ledgers:
         return None
-    tags = {*tags_in(params.get("metadata")), *tags_in(params.get("cache")), *(tag for run in runs for tag in run.tags)}
+    tags = [*tags_in(params.get("metadata")), *tags_in(params.get("cache")), *(tag for run in runs for tag in run.tags)]
     if cache is not None:
-        tags.update(cache.default_controls.tags)
+        tags += cache.default_controls.tags
     return Slip(ledgers, Where(request.full_model, as_tags(tags), runs[-1].name if runs else ""))
 
 
@@ -102,6 +103,8 @@ def watched(slip: Slip | None, flow: Flow[Any]) -> Flow[Any]:
 
 def tags_in(given: Any) -> tuple[str, ...]:
     """The tags of a call's `metadata` or `cache` argument."""
+    if given is None or isinstance(given, Cache):
+        return ()
     tags = given.get("tags") if isinstance(given, Mapping) else None
     return as_tags(tags) if isinstance(tags, (str, Sequence, set, frozenset)) else ()
 
@@ -120,14 +123,14 @@ def last_word(chunks: Sequence[bytes]) -> Any:
 
 def bill(model: str, answer: Any, calls: int = 1) -> Bill:
     """What an answer of `model` came to, worked out when it is called. It holds a copy of what it needs."""
-    usage = field(answer, "usage")
+    usage, named, tier = (field(answer, name) for name in ("usage", "model", "service_tier"))
     if usage is None:
         return Amount(calls=calls, unpriced=1)
     try:
         data = as_bytes(usage)
     except (TypeError, ValueError) as error:
         return _without_a_price(model, error)
-    return partial(spent, model, field(answer, "model"), field(answer, "service_tier"), data, calls)
+    return partial(spent, model, named, tier, data, calls)
 
 
 def as_bytes(usage: Any) -> bytes:

@@ -4,12 +4,13 @@
 python := .venv/bin/python
 export PYTHON
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench reliability lint clean
 
 help:
 	@echo "make demo    ask a question twice, and see the second answer come from the cache"
 	@echo "make test    run the tests        (make test ARGS='-k stream -x')"
 	@echo "make bench   print what it costs  (make bench ARGS=--quick)"
+	@echo "make reliability   run it through trouble, for twenty minutes  (make reliability ARGS='--only kills')"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove what the others made"
 
@@ -24,6 +25,10 @@ test:
 bench:
 	@scripts/set-up test
 	@$(python) -m tests.benchmarks $(ARGS)
+
+reliability:
+	@scripts/set-up test
+	@$(python) -m tests.reliability --full $(ARGS)
 
 lint:
 	@scripts/set-up test dev

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+
+from ..core.locks import new_lock
 
 
 class Breaker:
@@ -21,7 +22,7 @@ class Breaker:
         self._pause = first
         self._until = 0.0
         self._is_trying = False
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def allows(self) -> bool:
         """Whether the caller may try now. Whoever is told yes while open is the one that tries."""

@@ -55,8 +55,19 @@ class Entry(NamedTuple):
     notes: bytes = b""
 
     def described(self) -> dict[str, Any]:
-        """The notes, read."""
-        return orjson.loads(self.notes) if self.notes else {}
+        """The notes, read. Raises `BadEntry` for what nobody of ours noted."""
+        if not self.notes:
+            return {}
+        try:
+            notes = orjson.loads(self.notes)
+        except ValueError as error:
+            raise BadEntry(f"the notes do not read: {error}") from None
+        if not isinstance(notes, dict):
+            raise BadEntry("the notes are no JSON object")
+        for name in ("parts", "request"):
+            if not isinstance(notes.get(name) or {}, dict):
+                raise BadEntry(f"the notes have {name} that are no JSON object")
+        return notes
 
     @property
     def tags(self) -> tuple[str, ...]:

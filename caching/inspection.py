@@ -17,7 +17,7 @@ from ..core.errors import ConfigurationError, WrongType
 from . import entry as entries
 from .blocks import innermost
 from .cache import VALUE, Cache
-from .entry import BadEntry, Entry
+from .entry import Entry
 from .policy import is_fresh
 from .seal import ENCRYPTED, SIGNED
 from .stores.base import Record, Store, is_mark
@@ -124,10 +124,7 @@ def judged(cache: Cache, place: str, data: bytes) -> CacheItem:
 
 def model_of(key: str, entry: Entry) -> str:
     """The model that an entry's notes name. Raises `BadEntry` for notes that cannot be read."""
-    notes = entry.described()
-    if not isinstance(notes, dict):
-        raise BadEntry("the notes are no JSON object")
-    model = notes.get("model")
+    model = entry.described().get("model")
     return model if isinstance(model, str) and model else VALUES if key.startswith(VALUE) else NO_MODEL
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import threading
 from collections import Counter
 from collections.abc import Iterator
+
+from ..core.locks import new_lock
 
 
 class Occurrences:
@@ -16,7 +17,7 @@ class Occurrences:
 
     def __init__(self, counts: Counter[str] | None = None) -> None:
         self._counts: Counter[str] = Counter(counts or ())
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def next(self, key: str) -> int:
         """Which occurrence of this request it is, from 1."""

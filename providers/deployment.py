@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..core import settings
 from ..core.errors import CacheMiss
+from ..core.locks import new_lock
 from ..core.types import Options, Request
 from . import table
 from .base import Codec, Provider, Wire
@@ -28,7 +28,7 @@ NO_CREDENTIALS = frozenset({"aws_region_name"})
 
 MOST = 512
 _wires: OrderedDict[tuple[Any, ...], Wire] = OrderedDict()
-_lock = threading.Lock()
+_lock = new_lock()
 
 
 def deployment(request: Request, options: Options) -> Deployment:

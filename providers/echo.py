@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
+from ..core.locks import new_lock
 from ..core.types import Options, Request
 from .base import Call, Reply
 
@@ -53,7 +53,7 @@ class Echo:
         """Its answers are in no ledger: a model was named that was never asked."""
         self.closed_early = 0
         """How many streams were left before their end."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     @property
     def calls(self) -> int:

@@ -62,9 +62,13 @@ def store(server: RedisServer) -> Iterator[RedisStore]:
 class TestRedisStore(StoreConformance):
     """Against a server, through clients of the store's own."""
 
+    has_its_own_clock = True
+
 
 class TestRedisStoreOfTheCaller(StoreConformance):
     """Against a server, through one sync client of the caller's."""
+
+    has_its_own_clock = True
 
     @pytest.fixture
     def store(self, server: RedisServer) -> Iterator[RedisStore]:

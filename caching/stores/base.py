@@ -31,6 +31,15 @@ def mark_of(prefix: str, tag: str) -> str:
     return f"{prefix}{MARK}{quote(tag, safe='')}:"
 
 
+def longest_lease(ttl: float) -> float:
+    """Seconds that a lease may have yet to run where one for `ttl` is asked for.
+
+    One that ends later was taken before the clock was set back, perhaps by a process that has died since. It counts as
+    ended; else callers would wait for it for as long as the step was.
+    """
+    return max(60.0, 10 * ttl)
+
+
 def is_mark(key: str) -> bool:
     """Whether `key` is a mark's, and no answer's."""
     return key.partition(":")[2].startswith(MARK)

@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 
 from ...core.errors import ConfigurationError, MissingPackage
 from ...core.flow import Flow, Io, arun, run
-from .base import Record, Store, TooLarge
+from .base import Record, Store, TooLarge, longest_lease
 
 BUDGET = 1.0
 """Seconds. A first request resolves a name, connects, agrees on TLS and asks for the account and the container."""
@@ -239,7 +239,7 @@ class CosmosStore(Store):
             yield self._asking("create_item", lease)
             return token
         item = yield from self._reading(id, lease["partitionKey"])
-        if item is not None and _is_live(item):
+        if item is not None and _is_live(item) and item["expires_at"] <= time.time() + longest_lease(ttl):
             return None
         with suppress(_Conflict, _Missing):
             if item is None:  # given back between our two requests

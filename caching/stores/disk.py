@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from . import disk_file
-from .base import Record, Store, TooLarge
+from .base import Record, Store, TooLarge, longest_lease
 from .disk_file import FAILURES, Link, held
 from .disk_schema import (
     ADD,
@@ -221,7 +221,8 @@ class DiskStore(Store):
 
     def lease(self, key: str, ttl: float) -> str | None:
         name, token, now = _name(key), secrets.token_hex(16), self.clock()
-        return token if self._change(TAKE, (name, token, now + ttl, now), create=True) else None
+        latest = now + longest_lease(ttl)
+        return token if self._change(TAKE, (name, token, now + ttl, now, latest), create=True) else None
 
     def renew(self, key: str, token: str, ttl: float) -> bool:
         name, now = _name(key), self.clock()

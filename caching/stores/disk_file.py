@@ -26,6 +26,8 @@ APPLICATION = 0x726A6E64  # "rjnd", in the file's header: tells our file from so
 FAILURES = (sqlite3.DatabaseError, UnicodeDecodeError)
 Failure = sqlite3.DatabaseError | UnicodeDecodeError
 
+UNWRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
 LOOK_EVERY = 0.2  # seconds for which a reader trusts that its file is still the one at the path
 LOG_LIMIT = 4 * 2**20  # bytes that the write-ahead log keeps when it is empty
 
@@ -178,7 +180,8 @@ def _create(path: Path) -> None:
 
 def _connect(path: Path, budget: float, *, create: bool) -> tuple[sqlite3.Connection | None, bool]:
     """A connection and whether it is frozen; no connection if there is no table in the file yet."""
-    # Where nobody may write, a write-ahead log cannot be opened, unless the file is declared immutable.
+    # Where nobody may write, or where no room is left for its index, a write-ahead log cannot be opened, unless the
+    # file is declared immutable.
     for query in ("mode=rw", "mode=ro", "immutable=1"):
         connection = _raw(path, budget, query)
         try:
@@ -194,7 +197,7 @@ def _connect(path: Path, budget: float, *, create: bool) -> tuple[sqlite3.Connec
         except BaseException as error:
             connection.close()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if query == "immutable=1" or code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            if query == "immutable=1" or code not in UNWRITABLE:
                 raise
     raise AssertionError("unreachable: the last way either returns or raises")
 

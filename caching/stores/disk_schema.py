@@ -76,7 +76,8 @@ TAGGED = "SELECT key FROM tags WHERE tag = ? AND key >= ? AND key < ? ORDER BY k
 CLEAR_TAG = "DELETE FROM entries WHERE key IN (SELECT key FROM tags WHERE tag = ? AND key >= ? AND key < ? LIMIT ?)"
 
 TAKE = """INSERT INTO leases (key, token, expires_at) VALUES (?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET token = excluded.token, expires_at = excluded.expires_at WHERE expires_at <= ?"""
+    ON CONFLICT (key) DO UPDATE SET token = excluded.token, expires_at = excluded.expires_at
+    WHERE expires_at <= ? OR expires_at > ?"""
 HOLD = "UPDATE leases SET expires_at = ? WHERE key = ? AND token = ? AND expires_at > ?"
 BYTES_IN_USE = """SELECT (page_count - freelist_count) * page_size
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""

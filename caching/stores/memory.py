@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
+from ...core.locks import new_lock
 from .base import Record, Store, TooLarge
 from .eviction import ORDERS, check_eviction
 from .tags import AwaitedTags, TagIndex
@@ -41,7 +41,7 @@ class MemoryStore(Store):
         self._order = ORDERS[eviction](self._items, clock)
         self._touch = self._order.touch
         self._tags, self._awaited = TagIndex(), AwaitedTags()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def get(self, key: str) -> bytes | None:
         # No lock: each step is one atomic dict operation, and a key that another thread drops between two of them is

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from ...core.errors import ConfigurationError, MissingPackage
 from ...core.flow import Flow, Io, arun, run
-from .base import Record, Store
+from .base import Record, Store, longest_lease
 
 BUDGET = 1.0
 """Seconds. A first request to a cloud resolves a name, connects, agrees on TLS and may fetch credentials."""
@@ -250,7 +250,7 @@ class ObjectStore(Store):
         if found is None:  # given back between our two requests
             return token if (yield self._put_if(path, token, ttl, "create")) else None
         head = _Head.read(found.data)
-        if head is not None and head.is_live:
+        if head is not None and head.is_live and head.expires_at <= time.time() + longest_lease(ttl):
             return None
         # Of several who see that it has expired, the first to replace it changes its version.
         return token if (yield self._put_if(path, token, ttl, found.version)) else None

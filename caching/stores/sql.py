@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from ...core.errors import ConfigurationError, MissingPackage, suggestion
-from .base import Record, Store, mark_of
+from .base import Record, Store, longest_lease, mark_of
 
 try:
     import sqlalchemy as sa
@@ -32,6 +32,7 @@ T = TypeVar("T")
 BATCH = 500  # rows a page of a scan, and rows a statement of clear and prune
 CREW = 8  # connections to a server, each with a thread
 LINGER = 5.0  # seconds that a thread waits for more to do
+FORK_WAIT = 5.0  # seconds that a fork waits for the operations of other threads on a file
 CREATORS = 4  # tries to create the tables while other processes do the same; each try finds one thing more
 
 
@@ -184,7 +185,7 @@ class SQLStore(Store):
     def _take(self, connection: sa.Connection, lease: dict[str, Any]) -> bool:
         # Taking over an expired lease, or one of our own whose answer was lost with its connection. Each statement is
         # atomic; whoever comes between them has the key, and our insert fails.
-        if connection.execute(self._sql.take_over, lease).rowcount:
+        if connection.execute(self._sql.take_over, lease | {"longest": longest_lease(lease["ttl"])}).rowcount:
             return True
         connection.execute(self._sql.take, lease)
         return True
@@ -194,7 +195,8 @@ class SQLStore(Store):
     def _ask(self, operation: Callable[..., T], *args: Any) -> T:
         deadline = time.monotonic() + self.budget
         if self._dialect.is_embedded:
-            return self._perform(deadline, operation, *args)
+            with self._gate:
+                return self._perform(deadline, operation, *args)
         try:
             result: T = self._crew.submit(self._perform, deadline, operation, *args).result(self.budget)
         except TimeoutError:
@@ -209,6 +211,8 @@ class SQLStore(Store):
             # the second attempt has a new connection and looks for the tables.
             if not isinstance(error, sa.exc.IntegrityError):
                 self._is_ready = False
+            if _is_read_only(error):
+                self._engine.dispose()
             if time.monotonic() > deadline - self.budget / 2:
                 raise
         return self._attempt(operation, *args)
@@ -273,11 +277,14 @@ class SQLStore(Store):
     def _start(self) -> None:
         self._is_ready = False
         self._crew = _Crew(CREW)
+        self._gate = _Gate()
 
     def _before_fork(self) -> None:
         # SQLite's and DuckDB's files must not be open: a child inherits what the library believes of its locks, but
-        # not the locks. See https://www.sqlite.org/howtocorrupt.html, section 2.6.
+        # not the locks. See https://www.sqlite.org/howtocorrupt.html, section 2.6. Nor may a thread be inside the
+        # library, which has locks of its own that would never be free in the child.
         if self._dialect.is_embedded:
+            self._gate.shut(FORK_WAIT)
             self._engine.dispose()
 
     def _after_fork_in_child(self) -> None:
@@ -288,6 +295,38 @@ class SQLStore(Store):
         else:
             self._engine.dispose(close=False)
         self._start()
+
+
+class _Gate:
+    """Lets everybody in, until it is shut: then those inside may leave, and nobody enters until it is opened."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._is_shut = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._is_shut:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._is_shut:
+                self._changed.notify_all()
+
+    def shut(self, patience: float) -> None:
+        """Return when nobody is inside any more, or after `patience` seconds."""
+        with self._changed:
+            self._is_shut = True
+            self._changed.wait_for(lambda: not self._inside, patience)
+
+    def open(self) -> None:
+        with self._changed:
+            self._is_shut = False
+            self._changed.notify_all()
 
 
 class _Crew:
@@ -449,7 +488,7 @@ class _Statements:
         leases, c = self.leases, self.leases.c
         id, mine = (sa.bindparam(name, type_=c.id.type) for name in ("lease", "mine"))
         expired, held = c.expires_at <= now, sa.and_(c.id == id, c.token == mine, c.expires_at > now)
-        free = sa.or_(expired, c.token == mine)
+        free = sa.or_(expired, c.expires_at > now + sa.bindparam("longest", type_=c.expires_at.type), c.token == mine)
 
         self.take_over = sa.update(leases).where(c.id == id, free).values(token=mine, expires_at=end)
         self.take = sa.insert(leases).values(id=id, token=mine, expires_at=end)
@@ -460,6 +499,11 @@ class _Statements:
 
 def _execute(connection: sa.Connection, statement: Any, values: dict[str, Any]) -> None:
     connection.execute(statement, values)
+
+
+def _is_read_only(error: sa.exc.DBAPIError) -> bool:
+    """Whether it is SQLite that refuses to write: a file opened while its disk was read-only stays so ever after."""
+    return bool(getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == 8)  # SQLITE_READONLY, with its extended codes
 
 
 def _first(connection: sa.Connection, statement: Any, values: dict[str, Any]) -> Any:
@@ -673,10 +717,15 @@ def _before_fork() -> None:
         store._before_fork()
 
 
+def _after_fork_in_parent() -> None:
+    for store in list(_stores):
+        store._gate.open()
+
+
 def _after_fork_in_child() -> None:
     for store in list(_stores):
         store._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
+
+from ...core.locks import new_lock
 
 PATIENCE = 60.0
 """Seconds that a tag waits for the entry it was noted for. Between `tag` and `set` lies another store's budget."""
@@ -21,7 +22,7 @@ class AwaitedTags:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._noted: dict[str, tuple[float, frozenset[str]]] = {}  # the oldest first
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def note(self, key: str, tags: Iterable[str]) -> None:
         now = self._clock()

@@ -7,6 +7,7 @@ value is run. An audit hook watches while it is read: nothing is compiled, execu
 from __future__ import annotations
 
 import asyncio
+import codecs
 import sys
 import time
 import zlib
@@ -199,6 +200,8 @@ def real_entry(cache: Cache, echo: Echo, where: str) -> entries.Entry:
     """What a call keeps; with it everything is imported that reading needs."""
     for value in (b"nothing", b""):
         list(read(cache, echo, where, value))
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):  # between which Python's own JSON chooses
+        codecs.lookup(encoding)
     cache.clear()
     streamed(client=echo, cache=cache)
     data = cache.store.get(where) or b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import redis
 from rejoinder import Cache, Echo
 from rejoinder.caching.stores.redis import RedisStore
 from rejoinder.core.errors import ConfigurationError, WrongType
-from tests.conformance.store import StoreConformance, closing
+from tests.conformance.store import StoreConformance, closing, in_threads
 from tests.fixtures.calls import awhole, both, whole
 from tests.fixtures.redis_places import (
     Certificates,
@@ -303,6 +304,41 @@ def test_every_new_connection_over_tls_works_at_once(tls_port: int, files: Certi
         store = RedisStore(url=f"rediss://127.0.0.1:{tls_port}", budget=1.0, **tls_options(files))
         assert store.get("never set") is None
         store.close()
+
+
+def test_a_loops_first_calls_do_not_use_up_the_budget_with_handshakes(tls_port: int, files: Certificates) -> None:
+    async def use(store: RedisStore) -> None:
+        assert await asyncio.gather(*(store.aget(f"never set {number}") for number in range(50))) == [None] * 50
+        lane = store._lanes[asyncio.get_running_loop()]
+        assert lane.places._value == store.max_connections  # in the end, all of them
+
+    for _ in range(3):
+        store = RedisStore(url=f"rediss://127.0.0.1:{tls_port}", **tls_options(files))
+        asyncio.run(use(store))
+        store.close()
+
+
+def test_certificates_are_read_once_and_not_by_each_connection(
+    tls_port: int, files: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **more: made.append(1) or make(*args, **more))
+    store = RedisStore(host="127.0.0.1", port=tls_port, ssl=True, budget=1.0, **tls_options(files))
+    assert len(made) == 1
+
+    async def use() -> None:
+        await asyncio.gather(*(store.aget(str(number)) for number in range(20)))
+
+    asyncio.run(use())
+    in_threads(3, lambda number: store.set(str(number), b"value"))
+    assert len(made) == 1
+    store.close()
+
+
+def test_certificates_that_do_not_fit_are_refused_at_once(files: Certificates) -> None:
+    with pytest.raises(ConfigurationError, match="certificates for Redis cannot be used"):
+        RedisStore(ssl=True, ssl_certfile=files.client[0], ssl_keyfile=files.server[1])
 
 
 def test_a_client_without_a_certificate_is_refused(tls_port: int, files: Certificates) -> None:

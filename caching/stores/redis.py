@@ -107,6 +107,7 @@ class RedisStore(Store):
             sentinel_password=sentinel_password,
             options={"username": username, "password": password, "db": db, **({"ssl": True} if ssl else {}), **more},
         )
+        self._home.read_certificates()
         self._servers = self._home if isinstance(self._home, Servers) else None
         self._is_ours, self._is_threaded = client is None, client is not None and aclient is None
         self._clients = Clients(self._home, self._redis, budget)
@@ -350,8 +351,9 @@ class RedisStore(Store):
             try:
                 async with Patience(self.budget):
                     if self._servers is None:
-                        return await self._repeat(operation, lane.client, *args)
-                    return await arun(self._servers.route(lane.clients, operation, *args))
+                        answer = await self._repeat(operation, lane.client, *args)
+                    else:
+                        answer = await arun(self._servers.route(lane.clients, operation, *args))
             except TimeoutError:
                 lane.outages += 1
                 if self._servers is not None:
@@ -360,6 +362,9 @@ class RedisStore(Store):
             except self._redis.ConnectionError:
                 lane.outages += 1
                 raise
+        if lane.held_back:
+            lane.let_in()
+        return answer
 
     async def _repeat(self, operation: Callable[..., Any], client: Any, *args: Any) -> Any:
         try:
@@ -414,6 +419,8 @@ class RedisStore(Store):
             await anext(keeper)  # does not suspend
             client = clients.at(None) if self._servers is None else None
             lane = Lane(client, clients, self.max_connections, keeper)
+            if self._home.is_encrypted:
+                lane.hold_back()
         self._lanes[loop] = lane
         return lane
 

@@ -27,11 +27,25 @@ _BATCH, _BATCH_BYTES = 200, 256_000  # of writes sent together, which are to be 
 class Lane:
     """What one event loop talks through: clients of its own, and how many calls may use them at a time."""
 
-    __slots__ = ("client", "clients", "keeper", "outages", "pid", "places", "writes")
+    __slots__ = ("_size", "client", "clients", "held_back", "keeper", "outages", "pid", "places", "writes")
 
     def __init__(self, client: Any, clients: Clients, places: int, keeper: AsyncGenerator[None] | None) -> None:
         self.client, self.clients, self.places, self.keeper = client, clients, asyncio.Semaphore(places), keeper
         self.outages, self.pid, self.writes = 0, os.getpid(), Writes()
+        self.held_back, self._size = 0, places
+
+    def hold_back(self) -> None:
+        """Begin with two places, one more after each call that has gone well.
+
+        Handshakes of TLS take milliseconds of a core. Were there as many at once as there are places, a loop's first
+        calls would together use up the budget that each has, be given up, and begin again no better.
+        """
+        places = min(2, self._size)
+        self.held_back, self.places = self._size - places, asyncio.Semaphore(places)
+
+    def let_in(self) -> None:
+        self.held_back -= 1
+        self.places.release()
 
     def abandon(self) -> None:
         """Close the sockets after the loop was closed without a chance to. A closed loop can no longer be waited on."""

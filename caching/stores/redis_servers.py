@@ -30,6 +30,22 @@ class OneServer:
 
     def __init__(self, redis: Any, url: str | None, options: Mapping[str, Any]) -> None:
         self._redis, self._url, self._options = redis, url, options
+        self._tls: Any = None
+
+    def read_certificates(self) -> None:
+        """Do so once, and before any call: it takes a tenth of a second, which is the budget of a call.
+
+        redis-py would read them for each connection. Raises `ConfigurationError` if they cannot be used.
+        """
+        if not self.is_encrypted:
+            return
+        pool = self.open(self._redis.asyncio, None, self._an_address).connection_pool
+        try:
+            tls = pool.connection_class(**pool.connection_kwargs).ssl_context
+            tls.get()
+        except (OSError, ValueError, self._redis.RedisError) as error:
+            raise ConfigurationError(f"The certificates for Redis cannot be used: {error}") from error
+        self._tls = tls
 
     def open(self, package: Any, timeout: float | None, address: Address | None) -> Any:
         """A client from `redis` or `redis.asyncio` that neither retries nor checks by itself: the budget is ours."""
@@ -42,17 +58,25 @@ class OneServer:
             **_no_introduction(package.Redis),
             **self._options_of(address),
         }
-        if package is self._redis and self._is_encrypted:
+        if package is self._redis and self.is_encrypted:
             options.setdefault("redis_connect_func", self._greet)
-        if self._url is None:
-            return package.Redis(**options)
         try:
-            return package.Redis.from_url(self._url, **options)
+            opened = package.Redis(**options) if self._url is None else package.Redis.from_url(self._url, **options)
         except ValueError:
+            if self._url is None:
+                raise
             raise _unreadable() from None  # without its cause, which may quote a piece of the password
+        if self._tls is not None:
+            pool = opened.connection_pool
+            pool.connection_class = _sharing(pool.connection_class, self._tls, options)
+        return opened
 
     @property
-    def _is_encrypted(self) -> bool:
+    def _an_address(self) -> Address | None:
+        return None
+
+    @property
+    def is_encrypted(self) -> bool:
         return bool(self._options.get("ssl")) or (self._url or "").startswith("rediss")
 
     def _greet(self, connection: Any) -> None:
@@ -168,6 +192,10 @@ class Servers(OneServer, ABC):
             raise self._redis.ConnectionError(f"No server of {self} has slot {slot} just now.")
         return address
 
+    @property
+    def _an_address(self) -> Address:
+        return self._seeds[0]
+
     def _is_late(self, started: float) -> bool:
         return time.monotonic() - started > self._budget / 2
 
@@ -234,6 +262,26 @@ class Sentinels(Servers):
             raise self._redis.ConnectionError(f"the Sentinel at {_said([asked])} knows no {self._service!r}")
         host, port = answer
         return [(host.decode(), int(port))], []
+
+
+def _sharing(kind: Any, tls: Any, options: Mapping[str, Any]) -> Any:
+    """A class of connections like `kind`, of which none reads the certificates anew."""
+    if not hasattr(kind, "_wrap_socket_with_ssl"):
+
+        class Sharing(kind):  # type: ignore[misc]
+            def __init__(self, *args: Any, **more: Any) -> None:
+                super().__init__(*args, **more)
+                self.ssl_context = tls
+
+        return Sharing
+    if any(name.startswith("ssl_validate_ocsp") and value for name, value in options.items()):
+        return kind
+
+    class SharingInThreads(kind):  # type: ignore[misc]
+        def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+            return tls.get().wrap_socket(sock, server_hostname=self.host)
+
+    return SharingInThreads
 
 
 def find_servers(

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStre
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -201,6 +202,9 @@ class ConverseStream(FramedStream):
         if text:
             block.pieces.append(text)
             self._say({"reasoning_content": text})
+        hidden = value.get("redactedContent")
+        if hidden and "redactedContent" in block.data:
+            value = {**value, "redactedContent": joined_base64(block.data["redactedContent"], hidden)}
         block.data.update({name: item for name, item in value.items() if name != "text"})
 
     def _cite(self, block: OpenBlock, citation: Mapping[str, Any]) -> None:
@@ -301,6 +305,11 @@ class OpenBlock:
         if self.others and not self.data:
             return {name: value for piece in self.others for name, value in piece.items()}
         return self.data
+
+
+def joined_base64(first: str, second: str) -> str:
+    """What two pieces encode, as one."""
+    return base64.b64encode(base64.b64decode(first) + base64.b64decode(second)).decode()
 
 
 def _loaded(text: str) -> Any:

@@ -463,6 +463,7 @@ ROWS = (
     Provider(
         "perplexity",
         "https://api.perplexity.ai",
+        codec="perplexity",
         key_env=("PERPLEXITY_API_KEY", "PERPLEXITYAI_API_KEY"),
         base_env=("PERPLEXITY_API_BASE",),
         open_ended=True,
@@ -1010,6 +1011,12 @@ def _ollama_generate() -> Codec:
     return OllamaGenerate()
 
 
+def _perplexity() -> Codec:
+    from .perplexity import PerplexityCodec
+
+    return PerplexityCodec(PROVIDERS)
+
+
 def _writer() -> Codec:
     from .writer import WriterChat
 
@@ -1089,6 +1096,9 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("ollama", "embedding"): _ollama_embed,
     ("ollama", "text_completion"): _ollama_generate,
     ("replicate", "chat"): _replicate,
+    ("perplexity", "chat"): _perplexity,
+    ("perplexity", "embedding"): _endpoint("embedding"),
+    ("perplexity", "responses"): _endpoint("responses"),
     ("writer", "chat"): _writer,
     ("writer", "text_completion"): _writer_text,
     ("azure", "chat"): _azure(_openai),

@@ -21,6 +21,7 @@ MODELS = {
     "anthropic": "anthropic/claude-sonnet-4-5",
     "gemini": "gemini/gemini-2.5-flash",
     "cohere": "cohere/command-a-03-2025",
+    "perplexity": "perplexity/sonar",
     "nova": "bedrock/us.amazon.nova-2-lite-v1:0",
     "claude": "bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0",
 }
@@ -201,3 +202,22 @@ def test_an_allowed_tool_that_is_not_among_the_tools_is_a_clear_error(vendor: Sc
     with pytest.raises(rejoinder.InvalidRequest, match="allows 'cook'") as caught:
         ask(vendor, "anthropic", tools=[WEATHER], tool_choice=allowed("weather", "cook"))
     assert (caught.value.provider, caught.value.model) == ("anthropic", "claude-sonnet-4-5")
+
+
+CITATIONS = ["https://a.com", "https://b.com"]
+RESULTS = [{"title": "B", "url": "https://b.com", "date": None}]
+
+
+def test_perplexity_s_references_are_annotations(vendor: Scripted) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Big[2][1][7]."}, "finish_reason": "stop"}
+    message = said(vendor, "perplexity", {"choices": [choice], "citations": CITATIONS, "search_results": RESULTS})
+    assert cited(message) == [("[2]", "B", "https://b.com"), ("[1]", "https://a.com", "https://a.com")]
+
+
+def test_perplexity_s_streamed_references_are_too(vendor: Scripted) -> None:
+    def piece(text: str, reason: str | None = None) -> Json:
+        choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": reason}
+        return {"id": "p", "choices": [choice], "citations": CITATIONS, "search_results": RESULTS}
+
+    message = streamed(vendor, "perplexity", piece("Big["), piece("2]"), piece(".", "stop"))
+    assert (message.content, cited(message)) == ("Big[2].", [("[2]", "B", "https://b.com")])

@@ -857,3 +857,9 @@ async def test_claude_on_vertex_goes_there_and_back(amazon: tuple[str, type[Amaz
     assert whole.choices[0].message.content == "Hi."
     assert "".join(choice.delta.content or "" for piece in chunks for choice in piece.choices) == "Hi."
     assert upstream.asked[0].headers["authorization"] == "Bearer ya29.token"
+
+
+def test_redacted_reasoning_may_come_in_pieces() -> None:
+    pieces = [delta(0, {"reasoningContent": {"redactedContent": piece}}) for piece in ("QQ==", "Qg==")]
+    message = streamed(b"".join((*pieces, delta(1, {"text": "Hi."}), STOP)))["choices"][0]["message"]
+    assert message["thinking_blocks"] == [{"type": "redacted_thinking", "data": "QUI="}]

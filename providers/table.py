@@ -1087,6 +1087,7 @@ CODECS: dict[tuple[str, str], Callable[[], Codec]] = {
     ("bedrock", "embedding"): _bedrock_embed,
     ("bedrock_invoke", "embedding"): _bedrock_embed,
     ("bedrock_invoke", "chat"): _bedrock_invoke,
+    ("bedrock", "text_completion"): _bedrock_text,
     ("bedrock_invoke", "text_completion"): _bedrock_text,
     ("cohere", "chat"): _cohere,
     ("cohere_v1", "chat"): _cohere_v1,

@@ -385,7 +385,7 @@ def test_recorded_prompts_are_sent_and_answered_as_they_were(item: Json) -> None
             (output,) = json.loads(response["body"])["outputs"]
             assert (answer.choices[0].text, answer.choices[0].finish_reason) == (output["text"], output["stop_reason"])
         else:
-            with pytest.raises(rejoinder.PermissionDeniedError, match="expired"):
+            with pytest.raises(rejoinder.AuthenticationError, match="expired"):
                 rejoinder.text_completion(**given)
         assert server.requests[0].json == item["request"]["json"]
         assert server.requests[0].path.endswith(item["request"]["path"].replace("%3A", ":"))
@@ -433,5 +433,6 @@ def change(value: Any, chance: random.Random) -> Any:
     return chance.choice((None, True, 0, -1, 1.5, "", "text", [], {}, [None], [[]], {"text": 1}, {"a": 1}, 10**30))
 
 
-def test_both_endpoints_have_their_codec() -> None:
-    assert isinstance(codec("bedrock_invoke", "text_completion"), BedrockTextCodec)
+def test_texts_have_one_codec_whichever_the_row() -> None:
+    for protocol in ("bedrock", "bedrock_invoke"):
+        assert isinstance(codec(protocol, "text_completion"), BedrockTextCodec)

@@ -54,7 +54,7 @@ def recordings() -> Iterator[Json]:
 
 
 def is_spoken(item: Json) -> bool:
-    """Not so: prompts of models that have no chat of their own by InvokeModel."""
+    """Not so: prompts, which are no conversations; `test_bedrock_models.py` has them."""
     return "mistral." not in item["model"] or item["wire"] != "bedrock_invoke"
 
 

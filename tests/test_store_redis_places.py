@@ -71,6 +71,8 @@ def store(nodes: list[RedisServer]) -> Iterator[RedisStore]:
 class TestRedisClusterStore(StoreConformance):
     """Against three primaries, of which the store is told one."""
 
+    has_its_own_clock = True
+
 
 def test_the_entries_of_a_cluster_are_spread_over_its_nodes(store: RedisStore, nodes: list[RedisServer]) -> None:
     for number in range(60):

@@ -19,7 +19,9 @@ CONTEXT_WINDOW = re.compile(
     r"|total number of tokens in the prompt"
     r"|longer than the (maximum )?(model|context)"
     r"|reduce the length of (the |your )?(messages|prompt|input)"
-    r"|`?inputs`? (tokens \+|must have less than)",
+    r"|`?inputs`? (tokens \+|must have less than)"
+    r"|too long to fit into the model|exceeded model token limit|prompt exceeds max length|too many input tokens"
+    r"|range of input length should be|messages\[\d+\]\.content'?: string too long",
     re.IGNORECASE,
 )
 CONTENT_CODES = re.compile(
@@ -31,7 +33,7 @@ CONTENT_POLICY = re.compile(
     r"|violat\w+ [^.]{0,60}\b(usage |content |safety |our )\w*\s?(policy|policies|guidelines)"
     r"|\bflagged (as|by|for|in)\b|\b(was|were|been) flagged\b"
     r"|safety (system|filter)|(filtered|blocked|rejected) [^.]{0,40}content (filter|moderation)"
-    r"|inappropriate content|content exists risk|considered high risk",
+    r"|inappropriate content|content exists risk|considered high risk|\bnew_sensitive\b|可能包含不安全或敏感内容",
     re.IGNORECASE,
 )
 NOT_OF_THE_PROMPT = frozenset({401, 402, 404, 408, 409, 429})

@@ -10,6 +10,7 @@ import pytest
 
 import rejoinder
 from rejoinder.providers.call_places import CallPlaces
+from rejoinder.providers.failures import failure_kind
 from tests.fixtures.scripted import Scripted, events
 
 Json = dict[str, Any]
@@ -296,3 +297,25 @@ def test_openrouter_gets_its_reasoning_back(vendor: Scripted) -> None:
     answer = {"role": "assistant", "content": "Hi.", "reasoning": "Hm.", "reasoning_details": details}
     (said,) = sent_back(vendor, "openrouter/anthropic/claude-sonnet-4.5", answer)
     assert said["reasoning_details"] == details
+
+
+SAID_OF = [
+    (
+        "context_window",
+        "The prompt (total length 9000) is too long to fit into the model (context length 4096).",
+    ),  # vLLM
+    ("context_window", "Invalid request: Your request exceeded model token limit: 8192"),  # Moonshot
+    ("context_window", "Prompt exceeds max length"),  # Zhipu
+    ("context_window", "Range of input length should be [1, 30720]"),  # DashScope
+    ("context_window", "Too many input tokens. Max input tokens: 8192, request input token count: 9000"),  # Bedrock
+    ("context_window", "Invalid 'messages[0].content': string too long. Expected a maximum length of 10485760."),
+    (None, "Invalid 'tools[0].function.name': string too long. Expected a string with maximum length 64."),
+    (None, "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens"),
+    ("content_policy", "invalid params, input new_sensitive (1026)"),  # MiniMax
+    ("content_policy", "系统检测到输入或生成内容可能包含不安全或敏感内容"),  # Zhipu
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), SAID_OF)
+def test_an_error_s_words_tell_what_it_is_about(kind: str | None, message: str) -> None:
+    assert failure_kind(message, "", 400) == kind

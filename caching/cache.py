@@ -47,7 +47,7 @@ from .policy import (
 )
 from .seal import Keys, sealer
 from .stores import factory
-from .stores.base import MARK, Store, TooLarge, is_mark
+from .stores.base import MARK, Store, Taking, TooLarge, is_mark
 
 log = logging.getLogger("rejoinder")
 
@@ -448,10 +448,9 @@ class Cache:
 
     async def _alease(self, key: str, ttl: float) -> str | None:
         """The store's, for a caller that may be cancelled meanwhile: what it is given then is given back."""
-        has_own = type(self.store).alease is not Store.alease
-        taking = asyncio.ensure_future(
-            self.store.alease(key, ttl) if has_own else asyncio.to_thread(self._lease_in_turn, key, ttl)
-        )
+        if type(self.store).alease is Store.alease:
+            return await Taking(self._lease_in_turn, self.give_lease_soon, key, ttl).taken()
+        taking = asyncio.ensure_future(self.store.alease(key, ttl))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
@@ -151,7 +155,10 @@ class Store(ABC):
         """Release connections and files. A closed store may be used again, and then opens anew."""
 
     def lease(self, key: str, ttl: float) -> str | None:
-        """Take the right to answer `key` for `ttl` seconds: a token, or None while somebody else holds it."""
+        """Take the right to answer `key` for `ttl` seconds: a token, or None while somebody else holds it.
+
+        An async twin that is cancelled must leave nothing taken: see `release_soon`.
+        """
         raise NotImplementedError(f"The {self.name} store has no leases.")
 
     def renew(self, key: str, token: str, ttl: float) -> bool:
@@ -161,6 +168,29 @@ class Store(ABC):
     def release(self, key: str, token: str) -> bool:
         """Give a lease back. False, and nothing done, if it is no longer ours."""
         raise NotImplementedError(f"The {self.name} store has no leases.")
+
+    def release_soon(self, key: str, token: str) -> None:
+        """Give a lease back without waiting, whatever comes of it: for a task that was cancelled while it took it.
+
+            task:     sends "take it", is cancelled
+            thread:                                  sends "give it back", there is nothing
+            server:                                                                         gets "take it"
+
+        So it is tried again, until what the task has sent must have come to an end.
+        """
+
+        def release() -> None:
+            for pause in (0.0, self.budget / 10, self.budget):
+                time.sleep(pause)
+                with contextlib.suppress(Exception):  # then it ends by itself
+                    if self.release(key, token):
+                        return
+
+        # While the interpreter ends, a new thread never gets to run, and whoever starts it waits for it for ever.
+        if token and not sys.is_finalizing():
+            with contextlib.suppress(RuntimeError):  # it may say so first
+                # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
+                threading.Thread(target=release).start()
 
     # ── async twins ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,10 +216,46 @@ class Store(ABC):
         await asyncio.to_thread(self.close)
 
     async def alease(self, key: str, ttl: float) -> str | None:
-        return await asyncio.to_thread(self.lease, key, ttl)
+        return await Taking(self.lease, self.release_soon, key, ttl).taken()
 
     async def arenew(self, key: str, token: str, ttl: float) -> bool:
         return await asyncio.to_thread(self.renew, key, token, ttl)
 
     async def arelease(self, key: str, token: str) -> bool:
         return await asyncio.to_thread(self.release, key, token)
+
+
+class Taking:
+    """A lease that a thread takes for a task. Is the task cancelled meanwhile, the lease is given back.
+
+        task:   waits                cancelled, leaves
+        thread:        SET … NX                         sees that nobody wants it, and gives it back
+
+    The thread does so itself, because the loop may be about to end, and take its tasks and callbacks along.
+    """
+
+    def __init__(
+        self, take: Callable[[str, float], str | None], give_back: Callable[[str, str], None], key: str, ttl: float
+    ) -> None:
+        self._take, self._give_back, self._key, self._ttl = take, give_back, key, ttl
+        self._lock = threading.Lock()
+        self._is_wanted, self._token = True, ""
+
+    async def taken(self) -> str | None:
+        """The token, or None while somebody else holds the lease."""
+        try:
+            return await asyncio.to_thread(self._in_thread)
+        except asyncio.CancelledError:
+            with self._lock:
+                self._is_wanted = False
+            self._give_back(self._key, self._token)
+            raise
+
+    def _in_thread(self) -> str | None:
+        token = self._take(self._key, self._ttl)
+        with self._lock:
+            if self._is_wanted:
+                self._token = token or ""
+                return token
+        self._give_back(self._key, token or "")
+        return None

@@ -119,7 +119,7 @@ class CosmosStore(Store):
         return run(self._clearing(*self._query("c.id, c.partitionKey", "", _EXPIRED)))
 
     def lease(self, key: str, ttl: float) -> str | None:
-        return run(self._leasing(key, ttl))
+        return run(self._leasing(key, secrets.token_hex(16), ttl))
 
     def renew(self, key: str, token: str, ttl: float) -> bool:
         return run(self._renewing(key, token, ttl))
@@ -140,7 +140,12 @@ class CosmosStore(Store):
         return await arun(self._clearing(*self._query("c.id, c.partitionKey", prefix)))
 
     async def alease(self, key: str, ttl: float) -> str | None:
-        return await arun(self._leasing(key, ttl))
+        token = secrets.token_hex(16)
+        try:
+            return await arun(self._leasing(key, token, ttl))
+        except asyncio.CancelledError:
+            self.release_soon(key, token)  # it may be ours by now
+            raise
 
     async def arenew(self, key: str, token: str, ttl: float) -> bool:
         return await arun(self._renewing(key, token, ttl))
@@ -232,9 +237,8 @@ class CosmosStore(Store):
 
     # ── leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _leasing(self, key: str, ttl: float) -> Flow[str | None]:
-        id, token = _lease_id(key), secrets.token_hex(16)
-        lease = self._lease(key, token, ttl)
+    def _leasing(self, key: str, token: str, ttl: float) -> Flow[str | None]:
+        id, lease = _lease_id(key), self._lease(key, token, ttl)
         with suppress(_Conflict):
             yield self._asking("create_item", lease)
             return token

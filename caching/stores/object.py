@@ -6,6 +6,7 @@ object stores have no time to live for a single key, and some drop what is attac
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -104,7 +105,7 @@ class ObjectStore(Store):
             self._objects = self._open()  # what is under way keeps the old one
 
     def lease(self, key: str, ttl: float) -> str | None:
-        return run(self._leasing(key, ttl))
+        return run(self._leasing(key, secrets.token_hex(16), ttl))
 
     def renew(self, key: str, token: str, ttl: float) -> bool:
         return run(self._renewing(key, token, ttl))
@@ -125,7 +126,12 @@ class ObjectStore(Store):
         return await arun(self._clearing(prefix))
 
     async def alease(self, key: str, ttl: float) -> str | None:
-        return await arun(self._leasing(key, ttl))
+        token = secrets.token_hex(16)
+        try:
+            return await arun(self._leasing(key, token, ttl))
+        except asyncio.CancelledError:
+            self.release_soon(key, token)  # it may be ours by now
+            raise
 
     async def arenew(self, key: str, token: str, ttl: float) -> bool:
         return await arun(self._renewing(key, token, ttl))
@@ -242,8 +248,8 @@ class ObjectStore(Store):
 
     # ── leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _leasing(self, key: str, ttl: float) -> Flow[str | None]:
-        path, token = self._lease_path(key), secrets.token_hex(16)
+    def _leasing(self, key: str, token: str, ttl: float) -> Flow[str | None]:
+        path = self._lease_path(key)
         if (yield self._put_if(path, token, ttl, "create")):
             return token
         found = yield Io(self._fetch, self._afetch, (path,))

@@ -240,7 +240,7 @@ class RedisStore(Store):
         self.close()
 
     async def alease(self, key: str, ttl: float) -> str | None:
-        return await arun(self._lease(key, ttl))
+        return await (super().alease(key, ttl) if self._is_threaded else arun(self._lease(key, ttl)))
 
     async def arenew(self, key: str, token: str, ttl: float) -> bool:
         return bool(await self._aask(commands.renew, self._leases + key, token, ttl))
@@ -274,10 +274,14 @@ class RedisStore(Store):
 
     def _lease(self, key: str, ttl: float) -> Flow[str | None]:
         name, token = self._leases + key, secrets.token_hex(16)
-        if (yield self._io(commands.take, name, token, ttl)):
-            return token
-        # If an answer was lost together with its connection, the second attempt meets our own token.
-        return token if (yield self._io(commands.get, name)) == token.encode() else None
+        try:
+            if (yield self._io(commands.take, name, token, ttl)):
+                return token
+            # If an answer was lost together with its connection, the second attempt meets our own token.
+            return token if (yield self._io(commands.get, name)) == token.encode() else None
+        except asyncio.CancelledError:
+            self.release_soon(key, token)  # it may be ours by now
+            raise
 
     def _clear(self, prefix: str) -> Flow[int]:
         count = 0

@@ -423,6 +423,24 @@ class StoreConformance:
         assert await call("lease", "k", 10) is None
         assert await call("release", "k", token) is True
 
+    @pytest.mark.parametrize("pause", [0, 0.0005, 0.002, 0.01])
+    def test_a_lease_whose_taker_ends_with_its_loop_is_free(self, store: Store, pause: float) -> None:
+        needs_leases(store)
+
+        async def taken_by_one_who_is_cancelled() -> None:
+            taking = asyncio.create_task(store.alease("k", 60))
+            await asyncio.sleep(pause)
+            if taking.done() and (token := taking.result()):
+                await store.arelease("k", token)
+
+        for _ in range(5):
+            asyncio.run(taken_by_one_who_is_cancelled())
+            deadline = time.monotonic() + 5
+            while (token := store.lease("k", 60)) is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert token is not None
+            assert store.release("k", token)
+
     async def test_leases_and_entries_do_not_meet(self, call: Call, store: Store) -> None:
         needs_leases(store)
         await call("set", "k", b"value")

@@ -30,6 +30,10 @@ MARK = "tag:"
 """What a mark's key begins with, after its namespace: "team%3Aa:tag:draft:" and the rest of the tagged key."""
 
 
+MARKS_OUTLAST = 60.0
+"""Seconds between the end of what has a tag and the end of its mark."""
+
+
 def mark_of(prefix: str, tag: str) -> str:
     """What the keys of the marks of `tag` begin with. `prefix` is the namespace's, with its colon."""
     return f"{prefix}{MARK}{quote(tag, safe='')}:"
@@ -122,7 +126,8 @@ class Store(ABC):
         """
         prefix, rest = key[: key.find(":") + 1], key[key.find(":") + 1 :]
         for tag in tags:
-            self.set(mark_of(prefix, tag) + rest, b"", ttl)
+            # The key is set a moment later than its mark, and so ends later.
+            self.set(mark_of(prefix, tag) + rest, b"", None if ttl is None else ttl + MARKS_OUTLAST)
 
     def tagged(self, prefix: str, tag: str) -> Iterator[str]:
         """The keys that were given `tag` and start with `prefix`, a namespace's with its colon. Some may be gone."""

@@ -6,6 +6,7 @@ One table of entries and one of leases. Their keys are bytes: text would be comp
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import os
@@ -13,13 +14,16 @@ import secrets
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 from ...core.errors import ConfigurationError, MissingPackage, suggestion
+from ...core.flow import Flow, Io, arun, run
 from .base import Record, Store, longest_lease, mark_of
 
 try:
@@ -52,7 +56,8 @@ class SQLStore(Store):
 
     Time is the server's, as hosts differ. Only SQLite and DuckDB, which have no other clock, go by this process's.
 
-    The async twins run the sync methods in threads.
+    The async twins ask in the same eight threads, within the same budget; for `clear` and `tag`, and for SQLite and
+    DuckDB, they run the sync methods in other threads.
     """
 
     name: ClassVar[str] = "sql"
@@ -93,18 +98,33 @@ class SQLStore(Store):
     # ── the four methods ──────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, key: str) -> bytes | None:
-        row = self._ask(_first, self._sql.find, {"id": _id(_encode(key))})
+        return run(self._getting(key))
+
+    async def aget(self, key: str) -> bytes | None:
+        return await arun(self._getting(key))
+
+    def _getting(self, key: str) -> Flow[bytes | None]:
+        row = yield self._asking(_first, self._sql.find, {"id": _id(_encode(key))})
         # Oracle has no empty bytes: it stores and returns NULL.
         return None if row is None else bytes(row[0] or b"")
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        run(self._setting(key, value, ttl))
+
+    async def aset(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        await arun(self._setting(key, value, ttl))
+
+    def _setting(self, key: str, value: bytes, ttl: float | None) -> Flow[None]:
         name = _encode(key)
         long_key = name if len(name) > LONGEST else None
         entry = {"id": _id(name), "long_key": long_key, "value": value, "length": len(value), "ttl": ttl}
-        self._ask(_execute, self._sql.replace, entry)
+        yield self._asking(_execute, self._sql.replace, entry)
 
     def delete(self, key: str) -> bool:
         return self._ask(_count, self._sql.remove, {"id": _id(_encode(key))}) > 0
+
+    async def adelete(self, key: str) -> bool:
+        return await self._aask(_count, self._sql.remove, {"id": _id(_encode(key))}) > 0
 
     def scan(self, prefix: str = "") -> Iterator[Record]:
         return self._pages(self._sql.page, prefix)
@@ -160,27 +180,44 @@ class SQLStore(Store):
 
     def close(self) -> None:
         self._is_ready = False
-        if self._is_ours:
-            self._engine.dispose()
+        if not self._is_ours:
+            return
+        # Not between a thread's look at the pool, which has a connection, and its reaching for it: the thread would
+        # wait for one that has just been closed.
+        self._gate.shut(self.budget)
+        self._engine.dispose()
+        self._gate.open()
 
     def lease(self, key: str, ttl: float) -> str | None:
+        return run(self._leasing(key, ttl))
+
+    def renew(self, key: str, token: str, ttl: float) -> bool:
+        return self._ask(_count, self._sql.renew, _held(key, token, ttl)) > 0
+
+    def release(self, key: str, token: str) -> bool:
+        return self._ask(_count, self._sql.release, _held(key, token)) > 0
+
+    async def alease(self, key: str, ttl: float) -> str | None:
+        return await arun(self._leasing(key, ttl))
+
+    async def arenew(self, key: str, token: str, ttl: float) -> bool:
+        return await self._aask(_count, self._sql.renew, _held(key, token, ttl)) > 0
+
+    async def arelease(self, key: str, token: str) -> bool:
+        return await self._aask(_count, self._sql.release, _held(key, token)) > 0
+
+    def _leasing(self, key: str, ttl: float) -> Flow[str | None]:
         token = secrets.token_hex(16)
-        lease = {"lease": _id(_encode(key)), "mine": token.encode(), "ttl": ttl}
+        lease = _held(key, token, ttl)
         try:
-            return token if self._ask(self._take, lease) else None
+            return token if (yield self._asking(self._take, lease)) else None
         except sa.exc.IntegrityError:  # somebody inserted theirs between our two statements
             return None
         except TimeoutError:
-            # It may yet be taken, and nobody would renew or release it.
-            self._crew.submit(self._attempt, _count, self._sql.release, lease)
+            if not self._dialect.is_embedded:
+                # It may yet be taken, and nobody would renew or release it.
+                self._crew.submit(self._attempt, _count, self._sql.release, lease)
             raise
-
-    def renew(self, key: str, token: str, ttl: float) -> bool:
-        lease = {"lease": _id(_encode(key)), "mine": _encode(token), "ttl": ttl}
-        return self._ask(_count, self._sql.renew, lease) > 0
-
-    def release(self, key: str, token: str) -> bool:
-        return self._ask(_count, self._sql.release, {"lease": _id(_encode(key)), "mine": _encode(token)}) > 0
 
     def _take(self, connection: sa.Connection, lease: dict[str, Any]) -> bool:
         # Taking over an expired lease, or one of our own whose answer was lost with its connection. Each statement is
@@ -192,13 +229,30 @@ class SQLStore(Store):
 
     # ── asking ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _asking(self, operation: Callable[..., Any], *args: Any) -> Io:
+        return Io(self._ask, self._aask, (operation, *args))
+
     def _ask(self, operation: Callable[..., T], *args: Any) -> T:
         deadline = time.monotonic() + self.budget
         if self._dialect.is_embedded:
-            with self._gate:
+            self._gate.enter(self.budget)
+            try:
                 return self._perform(deadline, operation, *args)
+            finally:
+                self._gate.leave()
         try:
             result: T = self._crew.submit(self._perform, deadline, operation, *args).result(self.budget)
+        except TimeoutError:
+            raise TimeoutError(f"The database did not answer within {self.budget} s.") from None
+        return result
+
+    async def _aask(self, operation: Callable[..., T], *args: Any) -> T:
+        if self._dialect.is_embedded:
+            return await asyncio.to_thread(self._ask, operation, *args)
+        # Not by `to_thread`, where many tasks wait for few threads, and each of these as long as the budget allows.
+        deadline = time.monotonic() + self.budget
+        try:
+            result: T = await self._crew.submit(self._perform, deadline, operation, *args).aresult(self.budget)
         except TimeoutError:
             raise TimeoutError(f"The database did not answer within {self.budget} s.") from None
         return result
@@ -246,6 +300,11 @@ class SQLStore(Store):
                     raise
         return self._sql.tables.create_all(connection)
 
+    @property
+    def _places(self) -> int:
+        """Connections at once. DuckDB fails writers that meet, instead of letting one wait."""
+        return 1 if self._dialect is DIALECTS["duckdb"] else CREW
+
     def _open(self) -> sa.Engine:
         # What the url says goes first: a proxy may not take everything that a server does.
         timeouts = {
@@ -255,8 +314,7 @@ class SQLStore(Store):
         }
         options: dict[str, Any] = {
             "hide_parameters": True,  # prompts and answers do not belong into error messages
-            # DuckDB fails writers that meet, instead of letting one wait.
-            "pool_size": 1 if self._dialect is DIALECTS["duckdb"] else CREW,
+            "pool_size": self._places,
             "max_overflow": 0,
             "pool_timeout": self.budget,
             "pool_use_lifo": True,
@@ -277,7 +335,7 @@ class SQLStore(Store):
     def _start(self) -> None:
         self._is_ready = False
         self._crew = _Crew(CREW)
-        self._gate = _Gate()
+        self._gate = _Gate(self._places)
 
     def _before_fork(self) -> None:
         # SQLite's and DuckDB's files must not be open: a child inherits what the library believes of its locks, but
@@ -298,24 +356,40 @@ class SQLStore(Store):
 
 
 class _Gate:
-    """Lets everybody in, until it is shut: then those inside may leave, and nobody enters until it is opened."""
+    """Lets up to `places` threads in, in the order in which they came, until it is shut.
 
-    def __init__(self) -> None:
-        self._inside = 0
-        self._is_shut = False
+    SQLAlchemy's pool knows no order: a thread that asks again at once is served before those that have waited.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places, self._inside, self._is_shut = places, 0, False
+        self._waiting: deque[threading.Lock] = deque()
         self._changed = threading.Condition(threading.Lock())
 
-    def __enter__(self) -> None:
+    def enter(self, patience: float) -> None:
+        """Raises `TimeoutError` if there is no place within `patience` seconds."""
         with self._changed:
-            while self._is_shut:
-                self._changed.wait()
-            self._inside += 1
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+            self._admit()
+        if turn.acquire(timeout=patience):
+            return
+        with self._changed:
+            if turn in self._waiting:  # else it was let in just now
+                self._waiting.remove(turn)
+                raise TimeoutError(f"The database was busy for longer than {patience} s.")
 
-    def __exit__(self, *error: object) -> None:
+    def leave(self) -> None:
         with self._changed:
             self._inside -= 1
-            if self._is_shut:
-                self._changed.notify_all()
+            self._admit()
+            self._changed.notify_all()
+
+    def _admit(self) -> None:
+        while self._waiting and not self._is_shut and self._inside < self._places:
+            self._inside += 1
+            self._waiting.popleft().release()
 
     def shut(self, patience: float) -> None:
         """Return when nobody is inside any more, or after `patience` seconds."""
@@ -326,7 +400,7 @@ class _Gate:
     def open(self) -> None:
         with self._changed:
             self._is_shut = False
-            self._changed.notify_all()
+            self._admit()
 
 
 class _Crew:
@@ -368,7 +442,7 @@ class _Crew:
 class _Job:
     """Something to do in another thread. Like a `Future`, at half the price."""
 
-    __slots__ = ("_args", "_done", "_error", "_result", "_work", "is_wanted")
+    __slots__ = ("_args", "_done", "_error", "_result", "_wake", "_work", "is_wanted")
 
     def __init__(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._work, self._args, self.is_wanted = work, args, True
@@ -376,6 +450,8 @@ class _Job:
         self._error: BaseException | None = None
         self._done = threading.Lock()
         self._done.acquire()
+        self._wake: Callable[[], object] | None = None
+        """What a waiting event loop is told by."""
 
     def do(self) -> None:
         try:
@@ -385,6 +461,21 @@ class _Job:
             self._error = error
         finally:
             self._done.release()
+            if self._wake is not None:
+                with suppress(RuntimeError):  # that the loop is closed
+                    self._wake()
+
+    async def aresult(self, patience: float) -> Any:
+        """`result` for a task."""
+        loop = asyncio.get_running_loop()
+        is_done = asyncio.Event()
+        self._wake = partial(loop.call_soon_threadsafe, is_done.set)
+        # It may have been done before anybody could be told; and a loop that was busy for too long is no silent server.
+        if self._done.locked():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await is_done.wait()
+        return self.result(0)
 
     def result(self, patience: float) -> Any:
         """What the work returned, or what it raised. Raises `TimeoutError` if it takes longer than `patience`."""
@@ -504,6 +595,11 @@ def _execute(connection: sa.Connection, statement: Any, values: dict[str, Any]) 
 def _is_read_only(error: sa.exc.DBAPIError) -> bool:
     """Whether it is SQLite that refuses to write: a file opened while its disk was read-only stays so ever after."""
     return bool(getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == 8)  # SQLITE_READONLY, with its extended codes
+
+
+def _held(key: str, token: str, ttl: float | None = None) -> dict[str, Any]:
+    """A lease, as the statements want it."""
+    return {"lease": _id(_encode(key)), "mine": _encode(token), "ttl": ttl}
 
 
 def _first(connection: sa.Connection, statement: Any, values: dict[str, Any]) -> Any:

@@ -227,6 +227,12 @@ class StoreConformance:
         assert await call("clear_tag", "n:", "blue") == 1
         assert await call("get", "n:a") is None
 
+    async def test_a_tag_lasts_as_long_as_what_was_set_a_while_later(self, call: Call) -> None:
+        await call("tag", "n:a", ["red"], TTL)
+        await asyncio.sleep(1.2 * TTL)
+        await call("set", "n:a", b"value", TTL * 25)
+        assert await call("clear_tag", "n:", "red") == 1
+
     async def test_tags_end_with_what_has_them(self, call: Call, store: Store) -> None:
         await call("tag", "n:a", ["red"], TTL)
         await call("set", "n:a", b"value", TTL)

@@ -94,7 +94,7 @@ def sqlite() -> Iterator[Place]:
 @contextmanager
 def duckdb() -> Iterator[Place]:
     pytest.importorskip("duckdb_engine", reason="pip install 'rejoinder[duckdb]'")
-    with _folder() as folder:
+    with _folder(QUICK) as folder:
         yield _on_sql("DuckDB", f"duckdb:///{folder}/cache.duckdb", folder=folder, is_shared=False, pace=0.1)
 
 

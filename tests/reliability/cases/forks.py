@@ -32,7 +32,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
     rejoinder.warm_up()
     more: list[Opening] = [places.postgres, places.object_folder] if scale.is_full else []
-    yield from over(NAME, EVERYWHERE + more, lambda place: forked(place, scale.of(200, 3)))
+    yield from over(NAME, EVERYWHERE + more, lambda place: forked(place, scale.of(100, 3)))
 
 
 def forked(place: Place, forks: int) -> Iterator[Row]:

@@ -38,7 +38,7 @@ RECOVERY = 40.0
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    seconds = 4.0 if scale.is_full else 0.4
+    seconds = 3.0 if scale.is_full else 0.4
     rejoinder.warm_up()
     opening: list[Opening] = [places.redis, places.postgres] if scale.is_full else [places.redis]
     yield from over(NAME, opening, lambda place: troubled(place, seconds, scale))

@@ -654,7 +654,7 @@ KNOWN: dict[str, dict[str, str]] = {
         "rejoinder_entries.expires_at <= NOW",
         "take_over": "UPDATE rejoinder_entries_leases SET token=:mine, expires_at=(NOW + :ttl) WHERE "
         "rejoinder_entries_leases.id = :lease AND (rejoinder_entries_leases.expires_at <= NOW OR "
-        "rejoinder_entries_leases.token = :mine)",
+        "rejoinder_entries_leases.expires_at > NOW + :longest OR rejoinder_entries_leases.token = :mine)",
         "take": "INSERT INTO rejoinder_entries_leases (id, token, expires_at) VALUES (:lease, :mine, (NOW + :ttl))",
         "renew": "UPDATE rejoinder_entries_leases SET expires_at=(NOW + :ttl) WHERE rejoinder_entries_leases.id = "
         ":lease AND rejoinder_entries_leases.token = :mine AND rejoinder_entries_leases.expires_at > NOW",
@@ -699,7 +699,7 @@ KNOWN: dict[str, dict[str, str]] = {
         "rejoinder_entries.expires_at <= NOW",
         "take_over": "UPDATE rejoinder_entries_leases SET token=:mine, expires_at=(NOW + :ttl) WHERE "
         "rejoinder_entries_leases.id = :lease AND (rejoinder_entries_leases.expires_at <= NOW OR "
-        "rejoinder_entries_leases.token = :mine)",
+        "rejoinder_entries_leases.expires_at > NOW + :longest OR rejoinder_entries_leases.token = :mine)",
         "take": "INSERT INTO rejoinder_entries_leases (id, token, expires_at) VALUES (:lease, :mine, (NOW + :ttl))",
         "renew": "UPDATE rejoinder_entries_leases SET expires_at=(NOW + :ttl) WHERE rejoinder_entries_leases.id = "
         ":lease AND rejoinder_entries_leases.token = :mine AND rejoinder_entries_leases.expires_at > NOW",

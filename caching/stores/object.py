@@ -30,6 +30,7 @@ BUDGET = 1.0
 
 _PAGE = 1000  # objects listed, and removed, in one round trip
 _READERS = 16  # heads read at once while scanning
+_LINGER = 6  # budgets that a lease is given when it is about to be removed
 _FORGOTTEN = 60.0  # seconds after which an expired lease is nobody's, for `prune`
 
 MAGIC = b"RJO1"
@@ -256,7 +257,8 @@ class ObjectStore(Store):
         if found is None:  # given back between our two requests
             return token if (yield self._put_if(path, token, ttl, "create")) else None
         head = _Head.read(found.data)
-        if head is not None and head.is_live and head.expires_at <= time.time() + longest_lease(ttl):
+        latest = time.time() + longest_lease(ttl) + _LINGER * self.budget
+        if head is not None and head.is_live and head.expires_at <= latest:
             return None
         # Of several who see that it has expired, the first to replace it changes its version.
         return token if (yield self._put_if(path, token, ttl, found.version)) else None
@@ -279,8 +281,8 @@ class ObjectStore(Store):
         head = _is_held(found, token)
         if not head:
             return False
-        margin = 3 * self.budget
-        if head.expires_at - time.time() < margin and not (yield self._put_if(path, token, 2 * margin, found.version)):
+        linger = _LINGER * self.budget
+        if head.expires_at - time.time() < linger / 2 and not (yield self._put_if(path, token, linger, found.version)):
             return False
         yield Io(self._remove, self._aremove, ([path],))
         return True

@@ -238,6 +238,7 @@ class StoreConformance:
         await call("set", "n:a", b"value", TTL)
         assert await gone(call, "n:a")
         store.prune()
+        await call("delete", "n:a")  # a medium that does not prune still has it
         assert await call("clear_tag", "n:", "red") == 0
 
     async def test_clear_clears_tags_too(self, call: Call, store: Store) -> None:

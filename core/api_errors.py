@@ -78,6 +78,10 @@ class PermissionDeniedError(APIStatusError, openai.PermissionDeniedError):
     """403: the key may not do this."""
 
 
+class DeadKey(AuthenticationError, PermissionDeniedError):  # type: ignore[misc]  # each says its own status there
+    """403, or another status, for a key that has expired, was revoked or never was: who catches either catches it."""
+
+
 class NotFoundError(APIStatusError, openai.NotFoundError):
     """404: no such model or path."""
 

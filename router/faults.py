@@ -28,7 +28,7 @@ def failure_error(
 
     kind = api_errors.class_for(status)
     if failure.kind == "authentication":
-        kind = api_errors.AuthenticationError
+        kind = api_errors.DeadKey if status == 403 else api_errors.AuthenticationError
     elif 400 <= status < 500 and status not in (401, 403, 429):
         if failure.kind == "context_window":
             kind = api_errors.ContextWindowExceeded

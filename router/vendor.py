@@ -18,6 +18,9 @@ from .live import LiveStream, Membership
 from .retry import Attempts
 from .shape import OURS, without
 
+IDLE = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False, "logit_bias": {}, "store": False}
+"""What OpenAI's parameters are where nothing is said. Saying it asks for nothing that a provider may lack."""
+
 
 def fitted(request: Request, options: Options, place: Deployment) -> Request:
     """The request with only what this provider takes. Raises `InvalidRequest` unless dropping was asked for."""
@@ -31,6 +34,9 @@ def fitted(request: Request, options: Options, place: Deployment) -> Request:
     unknown = request.parameters.keys() - known
     if not unknown:
         return request
+    idle = {name for name in unknown & IDLE.keys() if request.parameters[name] == IDLE[name]}
+    if idle:
+        return fitted(without(request, idle), options, place)
     if options.drop_params:
         return without(request, unknown)
     from ..core.errors import suggestion

@@ -167,7 +167,7 @@ BAD_CHUNKS = {
     "null": forged(GOOD, b"null"),
     "the second is broken": forged(GOOD, CHUNK + b"\n" + CHUNK[:-5]),
     "empty lines": forged(GOOD, b"\n\n\n"),
-    "not UTF-8": forged(GOOD, b'{"id":"\xff"}'),
+    "not UTF-8": forged(GOOD, b'\xff{"id":"\xff"'),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,3 +117,18 @@ def test_second_call_is_a_hit(row: Provider, upstream: Upstream) -> None:
 def test_a_vendors_own_word_is_no_misspelling(upstream: Upstream) -> None:
     ask(next(row for row in ROWS if row.name == "openrouter"), upstream, models=["a/b", "c/d"])
     assert upstream.requests[-1].json["models"] == ["a/b", "c/d"]
+
+
+IDLE = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "logit_bias": {}, "store": False}
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-x", "cohere/command-x", "gemini/gemini-x", "ollama_chat/x"])
+def test_what_asks_for_nothing_is_taken_by_all(model: str, upstream: Upstream) -> None:
+    with contextlib.suppress(rejoinder.APIError):  # this upstream does not answer in all of these protocols
+        rejoinder.completion(model, MESSAGES, api_base=upstream.url, api_key=KEY, num_retries=0, **IDLE)
+    assert not {"n", "logit_bias"} & upstream.requests[-1].json.keys()
+
+
+def test_what_asks_for_something_is_still_refused(upstream: Upstream) -> None:
+    with pytest.raises(rejoinder.InvalidRequest, match="has no parameter 'n'"):
+        rejoinder.completion("anthropic/claude-x", MESSAGES, api_base=upstream.url, api_key=KEY, n=2)

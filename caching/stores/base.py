@@ -185,7 +185,7 @@ class Store(ABC):
         """
 
         def release() -> None:
-            for pause in (0.0, self.budget / 10, self.budget):
+            for pause in (0.0, self.budget / 10, self.budget, 5 * self.budget):
                 time.sleep(pause)
                 with contextlib.suppress(Exception):  # then it ends by itself
                     if self.release(key, token):

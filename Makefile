@@ -10,7 +10,7 @@ help:
 	@echo "make demo    ask a question twice, and see the second answer come from the cache"
 	@echo "make test    run the tests        (make test ARGS='-k stream -x')"
 	@echo "make bench   print what it costs  (make bench ARGS=--quick)"
-	@echo "make reliability   run it through trouble, for twenty minutes  (make reliability ARGS='--only kills')"
+	@echo "make reliability   run it through trouble, for a quarter of an hour  (make reliability ARGS='--only kills')"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove what the others made"
 

@@ -401,13 +401,23 @@ _paused: list[threading.Lock] = []
 
 
 def _before_fork() -> None:
-    for store in list(_stores):
-        for link in store._all_links():
-            if link.lock.acquire(timeout=FORK_WAIT):
+    deadline = time.monotonic() + FORK_WAIT
+    while True:
+        for link in _open_links():
+            if link.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 _paused.append(link.lock)
                 link.close()
-    if disk_file.opening.acquire(timeout=FORK_WAIT):
-        _paused.append(disk_file.opening)
+        if not disk_file.opening.acquire(timeout=FORK_WAIT):
+            return
+        # A thread that came meanwhile may have opened a connection of its own. From here on, none can.
+        if not _open_links() or time.monotonic() > deadline:
+            _paused.append(disk_file.opening)
+            return
+        disk_file.opening.release()
+
+
+def _open_links() -> list[Link]:
+    return [link for store in list(_stores) for link in store._all_links() if link.is_open]
 
 
 def _after_fork_in_parent() -> None:

@@ -56,6 +56,10 @@ class Link:
             return self._connection
         return self._look_again(create)
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
     def distrust(self) -> None:
         """Look at the path before the next use. A writer must: what it writes to a removed file is lost."""
         self._look_at = 0.0

@@ -68,7 +68,9 @@ def _circumstances() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description="What rejoinder bears.")
-    parser.add_argument("--full", action="store_true", help="as often as docs/reliability.md says: twenty minutes")
+    parser.add_argument(
+        "--full", action="store_true", help="as often as docs/reliability.md says: a quarter of an hour"
+    )
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 if TYPE_CHECKING:  # rejoinder may not be loaded yet: see cases/clocks.py
     from .places import Place
 
-HEADINGS = ("experiment", "store", "what was done", "what was found", "promise", "held")
+HEADINGS = ("store", "what was done", "what was found", "held")
 HELD, BROKEN, FAILED, SKIPPED = "held", "BROKEN", "FAILED", "skipped"
 
 
@@ -88,9 +89,15 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table, for a page of the documentation."""
-    cells = [(r.experiment, r.store, r.done, r.found, r.promise, r.verdict) for r in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [HEADINGS, ("---",) * len(HEADINGS), *cells])
+    """A table for each experiment, for a page of the documentation."""
+    return "\n\n".join(_table(name, list(group)) for name, group in groupby(rows, key=lambda row: row.experiment))
+
+
+def _table(name: str, rows: list[Row]) -> str:
+    promises = list(dict.fromkeys(row.promise for row in rows if row.promise != "-"))
+    cells = [(row.store, row.done, row.found, row.verdict) for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in [HEADINGS, ("---",) * len(HEADINGS), *cells]]
+    return "\n".join([f"### {name[0].upper()}{name[1:]}", "", f"Promised: {'; '.join(promises)}.", "", *lines])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -111,7 +111,7 @@ def test_list_is_inspects_table_with_sizes_to_the_right(shown: Shown, url: str) 
         ["Total", "5"],
     ]
     assert len({len(row) for row in [head, *rows]}) == 1
-    assert all(re.search(r"\d  B$|\d\.\d\d KB$", row) for row in rows)
+    assert all(re.search(r"\d B$|\d\.\d\d KB$", row) for row in rows)
 
 
 def test_list_pruneable_shows_what_prune_would_remove(shown: Shown, url: str) -> None:
@@ -178,7 +178,7 @@ def test_namespaces_are_a_column_and_can_be_chosen(shown: Shown, url: str) -> No
 
 def test_empty_cache_says_so_and_creates_nothing(shown: Shown, folder: Path) -> None:
     assert shown("list") == f"Nothing is cached in {folder / 'cache.sqlite3'}.\n"
-    assert shown("size") == "0  B\n"
+    assert shown("size") == "0 B\n"
     assert shown("path") == f"{folder}\n"
     assert "Entries  0" in shown("stats")
     assert shown("verify") == "0 entries read, 0 corrupt.\n"
@@ -342,6 +342,13 @@ def test_password_of_an_unreachable_store_is_not_shown(shown: Shown) -> None:
     assert "geheim" not in text
 
 
+@pytest.mark.parametrize("words", [["list"], ["list", "--entries"], ["list", "--pruneable"]])
+def test_a_model_that_is_not_there_is_told_from_an_empty_cache(shown: Shown, folder: Path, words: list[str]) -> None:
+    fill(str(folder))
+    assert "Nothing of 'echo/olt' is cached. Did you mean 'echo/old'?" in shown(*words, "--model", "echo/olt", status=1)
+    assert shown("list", "--pruneable", "--model", "echo/b") == "No expired cache entries.\n"
+
+
 def test_address_may_be_the_file_or_the_folder(shown: Shown, folder: Path) -> None:
     fill(str(folder))
     assert shown("list", "--url", str(folder)) == shown("list", "--url", str(folder / "cache.sqlite3"))
@@ -402,7 +409,7 @@ def test_clear_asks_first(folder: Path, typed: str, left: list[str]) -> None:
     cache = rejoinder.Cache(type="disk")
     ask(cache)
     seen, status = at_terminal("clear", "--all", typed=typed)
-    assert re.search(r"Remove 1 entry \(\d+  B\)\? \[y/N\] ", seen)
+    assert re.search(r"Remove 1 entry \(\d+ B\)\? \[y/N\] ", seen)
     assert ("Removed 1 entry." in seen, status) == ((True, 0) if not left else (False, 1))
     assert models(cache) == left
 
@@ -469,7 +476,7 @@ def test_progress_is_shown_of_what_takes_long_and_wiped_away(monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0  B"), (1023, "1023  B"), (1024, "1.00 KB"), (1536, "1.50 KB"), (2**20, "1.00 MB"), (3 * 2**30, "3.00 GB")],
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KB"), (1536, "1.50 KB"), (2**20, "1.00 MB"), (3 * 2**30, "3.00 GB")],
 )
 def test_sizes_read_as_inspects(size: int, text: str) -> None:
     assert screen.size_text(size) == text

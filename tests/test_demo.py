@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -183,8 +184,36 @@ def test_module_runs_as_a_program_and_knows_its_version() -> None:
     assert run.stdout == f"rejoinder {rejoinder.__version__}\n"
 
 
-def test_no_command_shows_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("words", "among"), [([], "providers"), (["cache"], "prune")])
+def test_no_command_shows_which_there_are(words: list[str], among: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: rejoinder")
+    assert among in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("chace list", "there is no 'chace'. Did you mean 'cache'?"),
+        ("cache lits", "there is no 'lits'. Did you mean 'list'?"),
+        ("cache list --jsn", "rejoinder cache list: error: unrecognized arguments: --jsn. Did you mean '--json'?"),
+        ("models --jsn", "Did you mean '--json'?"),
+        ("--verison", "Did you mean '--version'?"),
+    ],
+)
+def test_a_slip_in_a_command_is_told_with_what_was_meant(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([])
+        main(line.split())
     assert ended.value.code == 2
-    assert "usage: rejoinder" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["models groq --json", "providers --json"])
+def test_listings_are_json_for_programs(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) > 1
+    assert all(row.get("model") or row.get("name") for row in rows)

@@ -28,28 +28,33 @@ def demo_arguments(parser: Parser) -> None:
 
 
 def models(options: Options) -> int:
-    from .listings import print_models
+    from .listings import models_json, print_models
 
-    print_models(options.provider)
+    (models_json if options.json else print_models)(options.provider)
     return 0
 
 
 def models_arguments(parser: Parser) -> None:
     parser.add_argument("provider", nargs="?", help="only those of this provider")
+    json_argument(parser)
 
 
 def providers(options: Options) -> int:
-    from .listings import print_providers
+    from .listings import print_providers, providers_json
 
-    print_providers()
+    (providers_json if options.json else print_providers)()
     return 0
+
+
+def json_argument(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 COMMANDS = (
     Command(("demo",), "ask a question twice, and see the second answer come from the cache", demo, demo_arguments),
     *cache.COMMANDS,
     Command(("models",), "list models, with what they cost and can do", models, models_arguments),
-    Command(("providers",), "list providers, with what each supports", providers),
+    Command(("providers",), "list providers, with what each supports", providers, json_argument),
 )
 
 GROUPS = {"cache": "look at a cache, tidy it up, and carry it elsewhere"}
@@ -64,7 +69,8 @@ def parser_of(commands: Sequence[Command]) -> Parser:
         prog="rejoinder", description="One call to any LLM provider, and never pay for the same answer twice."
     )
     parser.add_argument("--version", action="version", version=f"rejoinder {__version__}")
-    top = parser.add_subparsers(metavar="COMMAND", required=True)
+    top = parser.add_subparsers(metavar="COMMAND")
+    parser.set_defaults(run=_help, parser=parser)
     inner: dict[str, argparse._SubParsersAction[Parser]] = {}
     for command in commands:
         *group, word = command.words
@@ -72,17 +78,26 @@ def parser_of(commands: Sequence[Command]) -> Parser:
         if group:
             if group[0] not in inner:
                 below = top.add_parser(group[0], help=GROUPS[group[0]], description=GROUPS[group[0]])
-                inner[group[0]] = below.add_subparsers(metavar="COMMAND", required=True)
+                inner[group[0]] = below.add_subparsers(metavar="COMMAND")
+                below.set_defaults(run=_help, parser=below)
             place = inner[group[0]]
         own = place.add_parser(word, help=command.help, description=command.help)
         command.arguments(own)
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, parser=own)
     return parser
+
+
+def _help(options: Options) -> int:
+    """What there is, for whoever has not said what is wanted."""
+    options.parser.print_help(sys.stderr)
+    return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (by default the process's), and give its exit status."""
-    options = parser_of(COMMANDS).parse_args(argv)
+    options, unknown = parser_of(COMMANDS).parse_known_args(argv)
+    if unknown:
+        options.parser.refuse(unknown)
     try:
         status: int = options.run(options)
         sys.stdout.flush()  # here, where it is known what to do about a closed pipe

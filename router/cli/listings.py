@@ -7,6 +7,7 @@ from typing import Any
 
 from ...providers.listing import rows
 from ..models import FEATURES, get_model_info, model_list
+from .screen import as_json
 
 UNKNOWN = "?"
 
@@ -41,6 +42,16 @@ def print_models(provider: str | None) -> None:
     _print_table(lines)
     if len(lines) == 1:
         print(f"No model of {provider!r} is in the price list. It may serve some all the same.")
+
+
+def providers_json() -> None:
+    """What is known of each provider."""
+    print(as_json([{**row._asdict(), "refused": sorted(row.refused), "extra": sorted(row.extra)} for row in rows()]))
+
+
+def models_json(provider: str | None) -> None:
+    """What is known of each model, in the words of `get_model_info`."""
+    print(as_json([{"model": name, **(get_model_info(name) or {})} for name in model_list(provider)]))
 
 
 def _number(count: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.errors import ConfigurationError
 from .command import Options
 from .screen import as_json, clean, counted, entries_text, fields, size_text, table, time_text, watched
-from .walking import age, as_dict, item_dict, items, short, show_sizes, summed
+from .walking import age, as_dict, item_dict, items, raise_for_unknown_models, short, show_sizes, summed
 
 if TYPE_CHECKING:
     from ...caching.cache import Cache
@@ -37,6 +37,8 @@ def list_(options: Options) -> int:
     if options.entries:
         return _list_entries(options, cache)
     rows = summed(options, cache, (lambda item: item.is_pruneable) if options.pruneable else None)
+    if not rows and options.model:
+        raise_for_unknown_models(options, cache)
     if options.json:
         print(as_json(as_dict(rows)))
     elif options.pruneable:
@@ -56,6 +58,8 @@ def _list_entries(options: Options, cache: Cache) -> int:
         count += 1
         if not options.limit or count <= options.limit:
             shown.append(item._replace(entry=None))
+    if not count and options.model:
+        raise_for_unknown_models(options, cache)
     if options.json:
         print(as_json({"entries": count, "items": [item_dict(item) for item in shown]}))
         return 0

@@ -28,13 +28,13 @@ def clean(text: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes for people, as Inspect writes them.
+    """Bytes for people.
 
     >>> [size_text(n) for n in (5, 1023, 1024, 5_242_880)]
-    ['5  B', '1023  B', '1.00 KB', '5.00 MB']
+    ['5 B', '1023 B', '1.00 KB', '5.00 MB']
     """
     if size < 1024:
-        return f"{size}  B"
+        return f"{size} B"
     amount, unit = size / 1024, "KB"
     for larger in ("MB", "GB", "TB"):
         if amount < 1024:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...core.errors import ConfigurationError, suggestion
+from ...core.errors import ConfigurationError
 from .command import Options
 from .screen import agreed, as_json, entries_text, size_text, table, watched
-from .walking import as_dict, item_dict, items, short, show_sizes, summed, walked
+from .walking import as_dict, item_dict, items, raise_for_unknown_models, short, show_sizes, summed, walked
 
 if TYPE_CHECKING:
     from ...caching.cache import Cache
@@ -107,11 +107,3 @@ def _removed(options: Options, rows: list[Sizes], removed: int) -> int:
     else:
         print(f"Removed {entries_text(removed)}.")
     return 0
-
-
-def raise_for_unknown_models(options: Options, cache: Cache) -> None:
-    """Say which models there are, if the one that was named is none of them."""
-    known = sorted({item.model for item in watched(walked(options, cache), "Reading")})
-    wrong = options.model[0]
-    if known:
-        raise ConfigurationError(f"Nothing of {wrong!r} is cached.{suggestion(wrong, known)}")

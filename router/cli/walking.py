@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ...core.errors import ConfigurationError, suggestion
 from .command import Options
 from .screen import size_text, table, time_text, watched
 
@@ -82,3 +83,11 @@ def short(key: str) -> str:
     if len(key) == FULL_KEYS:
         return key[:16]
     return key if len(key) <= FULL_KEYS else key[: FULL_KEYS - 1] + "…"
+
+
+def raise_for_unknown_models(options: Options, cache: Cache) -> None:
+    """Say which models there are, if one that was named is none of them."""
+    known = sorted({item.model for item in watched(walked(options, cache), "Reading")})
+    wrong = [model for model in options.model if model not in known]
+    if known and wrong:
+        raise ConfigurationError(f"Nothing of {wrong[0]!r} is cached.{suggestion(wrong[0], known)}")

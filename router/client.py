@@ -1,32 +1,38 @@
 """A client object that holds configurations, a cache seed and two usage summaries, as AutoGen's `OpenAIWrapper` does.
 
-Which cache a call uses, in this order: its own `cache=`; the innermost `with Cache…` block; the `cache_seed` of the
-call, of the configuration, of the client; else seed 41. A seed of None switches caching off, but not a cache given to
-the call. Caches are never closed by a call: they belong to whoever made them.
+Which cache a call uses, in this order: its own `cache=`; the innermost `with Cache…` block; the `cache` of the
+configuration, of the client; the `cache_seed` of the call, of the configuration, of the client; else seed 41. A seed of
+None switches caching off, but not a cache given to the call. Caches are never closed by a call: they belong to whoever
+made them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..caching.blocks import innermost
 from ..caching.cache import Cache
-from ..core.errors import ConfigurationError
+from ..core.errors import ConfigurationError, WrongType, suggestion
 from ..providers import table
 from .api import acompletion, completion
 from .cost import completion_cost
+
+Config = dict[str, Any]
 
 DEFAULT_SEED = 41
 """The seed that AutoGen's clients use unless told otherwise."""
 
 PROVIDER_OF_TYPE = {"open_ai": "openai", "google": "gemini", "together": "together_ai", "client": "openai"}
 OWN = frozenset(
-    {"api_type", "cache_path_root", "cache_seed", "config_list", "filter_func", "context", "price", "tags", "cache"}
+    {"agent", "allow_format_str_template", "api_type", "cache", "cache_path_root", "cache_seed", "config_list"}
+    | {"context", "filter_func", "price", "tags"}
 )
 """Words of a configuration that are not arguments of a completion."""
+MODES = ("actual", "total", "both")
+"""Which summaries there are to print."""
 
 _seeded: dict[tuple[str, str], Cache] = {}
 _making = threading.Lock()
@@ -57,6 +63,8 @@ class Client:
         if config_list is not None and not config_list:
             raise ConfigurationError("config_list is empty: give at least one {'model': …}.")
         self.configs = [{**base, **config} for config in config_list or [{}]]
+        for config in self.configs:
+            checked(config)
         self._lock = threading.Lock()
         self.total_usage_summary: dict[str, Any] | None = None
         """Tokens and cost by model, answers from the cache included."""
@@ -66,30 +74,32 @@ class Client:
     def create(self, messages: Any, *, cache: Cache | None = None, **config: Any) -> Any:
         """One answer. Raises the last configuration's error if none has answered."""
         last: Exception | None = None
-        for model, arguments, wanted in self._candidates(config, cache):
+        for full, model, arguments in self._candidates(config, cache):
             try:
-                answer = completion(model, messages, **arguments)
+                answer = completion(model, filled(messages, full), **arguments)
             except Exception as error:
                 last = error
                 continue
-            if self._took(answer, model, wanted):
+            if self._took(answer, model, full):
                 return answer
         raise last if last is not None else ConfigurationError("filter_func has refused every answer.")
 
     async def acreate(self, messages: Any, *, cache: Cache | None = None, **config: Any) -> Any:
         """`create` for a running event loop."""
         last: Exception | None = None
-        for model, arguments, wanted in self._candidates(config, cache):
+        for full, model, arguments in self._candidates(config, cache):
             try:
-                answer = await acompletion(model, messages, **arguments)
+                answer = await acompletion(model, filled(messages, full), **arguments)
             except Exception as error:
                 last = error
                 continue
-            if self._took(answer, model, wanted):
+            if self._took(answer, model, full):
                 return answer
         raise last if last is not None else ConfigurationError("filter_func has refused every answer.")
 
-    def _candidates(self, config: Mapping[str, Any], cache: Cache | None) -> Iterable[tuple[str, dict[str, Any], Any]]:
+    def _candidates(self, config: Mapping[str, Any], cache: Cache | None) -> Iterable[tuple[Config, str, Config]]:
+        """Each configuration with the call's own words, its model, and the arguments of the completion."""
+        checked(config)
         for own in self.configs:
             full = {**own, **config}
             if not full.get("model"):
@@ -97,34 +107,40 @@ class Client:
             arguments = {name: value for name, value in full.items() if name not in OWN and name != "model"}
             chosen = cache if cache is not None else self._cache(full)
             arguments["cache"] = chosen if chosen is not None else False
-            yield model_of(full), arguments, (full.get("filter_func"), full.get("context"))
+            yield full, model_of(full), arguments
 
     def _cache(self, full: Mapping[str, Any]) -> Cache | None:
         around = innermost()
         if around is not None:
             return around
+        if full.get("cache") is not None:
+            return cast(Cache, full["cache"])
         seed = full.get("cache_seed", DEFAULT_SEED)
         return None if seed is None else seeded(seed, full.get("cache_path_root") or ".cache")
 
-    def _took(self, answer: Any, model: str, wanted: tuple[Callable[..., bool] | None, Any]) -> bool:
+    def _took(self, answer: Any, model: str, full: Config) -> bool:
         """Count an answer, and say whether the caller's filter takes it."""
         if getattr(answer, "usage", None) is not None:
-            cost = completion_cost(answer, model) or 0.0
+            price = full.get("price")
+            cost = completion_cost(answer, model) or 0.0 if price is None else cost_at(price, answer.usage)
             with self._lock:
                 self.total_usage_summary = counted(self.total_usage_summary, answer, cost)
                 if not answer.cache:
                     self.actual_usage_summary = counted(self.actual_usage_summary, answer, cost)
-        keep, context = wanted
-        return keep is None or bool(keep(context=context, response=answer))
+        keep = full.get("filter_func")
+        return keep is None or bool(keep(context=full.get("context"), response=answer))
 
     def clear_usage_summary(self) -> None:
         """Start both summaries anew."""
         self.total_usage_summary = self.actual_usage_summary = None
 
     def usage_summary(self, mode: str | Sequence[str] = ("actual", "total")) -> str:
-        """Both summaries, or one, as text."""
+        """Both summaries ("both", or `["actual", "total"]`), or one, as text."""
         modes = [mode] if isinstance(mode, str) else list(mode)
-        if modes == ["both"]:
+        for name in modes:
+            if name not in MODES:
+                raise ConfigurationError(f"mode={name!r}: there are {', '.join(MODES)}.{suggestion(str(name), MODES)}")
+        if "both" in modes:
             modes = ["actual", "total"]
         if self.total_usage_summary is None:
             return "No usage: nothing has been asked yet."
@@ -142,8 +158,53 @@ class Client:
         """Print `usage_summary`."""
         print(self.usage_summary(mode))
 
+    @staticmethod
+    def extract_text_or_completion_object(answer: Any) -> list[Any]:
+        """The text of each choice; of one that calls tools or a function, its message."""
+        messages = [choice.message for choice in answer.choices]
+        return [
+            message if message.tool_calls or message.function_call else message.content or "" for message in messages
+        ]
+
+    def __repr__(self) -> str:
+        models = ", ".join(str(config.get("model")) for config in self.configs)
+        return f"<Client {models} cache_seed={self.configs[0].get('cache_seed', DEFAULT_SEED)!r}>"
+
 
 OpenAIWrapper = Client
+
+
+def checked(config: Mapping[str, Any]) -> None:
+    """Raises `WrongType` for a cache or a price that is none: where it is given, and not where it is first used."""
+    cache, price = config.get("cache"), config.get("price")
+    if cache is not None and not isinstance(cache, Cache):
+        raise WrongType(f"cache={cache!r} of a configuration must be a Cache, not {type(cache).__name__}.")
+    pair = price if isinstance(price, (list, tuple)) else (price, price)
+    if price is not None and (len(pair) != 2 or not all(isinstance(one, (int, float)) for one in pair)):
+        raise WrongType(
+            f"price={price!r} must be dollars for 1,000 tokens, of the prompt and of the answer: [0.01, 0.03]."
+        )
+
+
+def cost_at(price: Any, usage: Any) -> float:
+    """What a usage costs at a price of the caller's own: dollars for 1,000 tokens, one number or (prompt, answer)."""
+    asked, answered = price if isinstance(price, (list, tuple)) else (price, price)
+    return float(usage.prompt_tokens * asked + usage.completion_tokens * answered) / 1000
+
+
+def filled(messages: Any, full: Config) -> Any:
+    """The messages with `context` put in: where a content is a function of it or, if the configuration has
+    `allow_format_str_template`, a text with names in braces."""
+    context = full.get("context")
+    if not context:
+        return messages
+
+    def content(given: Any) -> Any:
+        if isinstance(given, str):
+            return given.format(**context) if full.get("allow_format_str_template") else given
+        return given(context) if callable(given) else given
+
+    return [{**message, "content": content(message.get("content"))} for message in messages]
 
 
 def model_of(config: Mapping[str, Any]) -> str:

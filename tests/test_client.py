@@ -75,6 +75,50 @@ def test_usage_is_summed_with_and_without_cached_answers(tmp_path: Path) -> None
     assert "every answer came from the cache" in again.usage_summary("actual")
 
 
+def test_cache_of_a_configuration_or_client_counts_before_seeds(tmp_path: Path) -> None:
+    cache, other = rejoinder.Cache.memory(), rejoinder.Cache.memory()
+    client = made(rejoinder.Echo(), tmp_path, cache=cache)
+    assert [client.create(MESSAGES).cache for _ in range(2)] == [False, True]
+    assert cache.stats()["hits"] == 1
+    assert not client.create(MESSAGES, cache=other).cache
+    with other:
+        assert client.create(MESSAGES).cache
+    with pytest.raises(rejoinder.WrongType, match="must be a Cache"):
+        rejoinder.Client(config_list=[{"model": "echo/m", "cache": {"ttl": 3}}])
+
+
+def test_price_of_a_configuration_is_what_summaries_count() -> None:
+    client = rejoinder.Client(config_list=[{"model": "echo/m", "price": [1.0, 2.0]}], cache_seed=None)
+    usage = client.create(MESSAGES).usage
+    assert client.total_usage_summary is not None
+    assert client.total_usage_summary["total_cost"] == (usage.prompt_tokens + 2 * usage.completion_tokens) / 1000 > 0
+    with pytest.raises(rejoinder.WrongType, match="dollars for 1,000 tokens"):
+        rejoinder.Client(model="echo/m", price="cheap")
+
+
+def test_context_fills_templates_where_that_is_allowed() -> None:
+    client = rejoinder.Client(model="echo/m", cache_seed=None)
+
+    def said(content: Any, **more: Any) -> str:
+        answer = client.create([{"role": "user", "content": content}], context={"name": "Ada"}, **more)
+        (text,) = client.extract_text_or_completion_object(answer)
+        return str(text)
+
+    assert said("Hi {name}", allow_format_str_template=True) == "Hi Ada"
+    assert said("Hi {name}") == "Hi {name}"
+    assert said(lambda context: f"Hello {context['name']}") == "Hello Ada"
+
+
+def test_wrong_mode_of_a_summary_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(rejoinder.ConfigurationError, match="Did you mean 'both'"):
+        rejoinder.Client(model="echo/m").print_usage_summary("bth")
+
+
+def test_client_shows_models_and_no_key() -> None:
+    client = rejoinder.Client(config_list=[{"model": "echo/m", "api_key": "sk-secret"}])
+    assert repr(client) == "<Client echo/m cache_seed=41>"
+
+
 async def test_next_configuration_answers_where_the_first_fails(tmp_path: Path) -> None:
     broken, works = rejoinder.Echo([{"status": 401}]), rejoinder.Echo(["fine"])
     client = rejoinder.Client(

@@ -52,6 +52,7 @@ def write(path: Path, lines: Mapping[Line, Amount]) -> None:
 def read(path: Path) -> dict[Line, Amount]:
     """What the file has."""
     with _opened(f"file:{_quoted(path)}?mode=ro") as connection:
+        connection.execute("BEGIN")  # all that follows sees the file of one moment, also while another begins it
         if not _check(connection, path):
             return {}
         return {

@@ -569,6 +569,18 @@ def test_a_file_is_written_in_the_background(tmp_path: Path) -> None:
         until(lambda number=number: file.exists() and Ledger.read(file).summary().calls == number)
 
 
+def test_a_file_can_be_read_while_it_is_begun(tmp_path: Path) -> None:
+    for number in range(20):
+        file = tmp_path / f"{number}.db"
+        ledger = Ledger(file)
+        ledger.add(Where("m"), "paid", Amount(calls=1))
+        writing = threading.Thread(target=ledger.flush)
+        writing.start()
+        while writing.is_alive():
+            if file.exists():
+                assert Ledger.read(file).summary().calls in (0, 1)
+
+
 def test_threads_and_a_flush_count_each_call_once(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", flush_every=0.001)
 

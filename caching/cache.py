@@ -45,6 +45,7 @@ from .policy import (
     with_dict,
     with_policy,
 )
+from .renewals import Renewals
 from .seal import Keys, sealer
 from .stores import factory
 from .stores.base import MARK, Store, Taking, TooLarge, is_mark
@@ -186,7 +187,7 @@ class Cache:
         self.on_key_error, self.keep_requests = on_key_error, keep_requests
         self.seal = sealer(sign_with, encrypt_with)
         self.ledger = checked_ledger(ledger, "Cache(ledger=…): ledger")
-        self.flights = Flights()
+        self.flights, self.renewals = Flights(), Renewals()
         self.counts = dict.fromkeys(COUNTERS, 0)
         self._reading, self._writing = Breaker(), Breaker()
         self._last_error: str | None = None
@@ -253,17 +254,22 @@ class Cache:
     def earlier_places(
         self, request: Request, controls: Controls, model: str, messages: Any, params: Mapping[str, Any]
     ) -> Iterator[tuple[Cache, str]]:
-        """Where this call's answer may have been kept before: under keys of earlier versions, and in the old cache."""
+        """Where this call's answer may have been kept before: under keys of earlier versions, in the old cache, and in
+        the one that is old for that."""
         if samples.current.get() is not None:
             return  # which occurrence this is, `entry_key` has counted already
         if self._has_default_key and "get_cache_key" not in self.__dict__:
             prefix = self.prefix if controls.namespace is None else prefix_of(controls.namespace or "default")
             for version in keys.EARLIER:
                 yield self, prefix + self.key_of(request, controls, version)
-        if self.old is not None:
-            key = self.old.entry_key(request, controls, model, messages, params)
-            if key is not None:
-                yield self.old, key
+        older, seen = self.old, {id(self)}
+        while older is not None and id(older) not in seen:
+            seen.add(id(older))
+            with contextlib.suppress(CacheKeyError, keys.NotJSON):  # a call that it has no key for, it has not
+                key = older.entry_key(request, controls, model, messages, params)
+                if key is not None:
+                    yield older, key
+            older = older.old
 
     def _own_key(self, arguments: Mapping[str, Any]) -> str | None:
         try:
@@ -299,6 +305,14 @@ class Cache:
         return with_dict(base, given)
 
     # ── reading and writing, as flows ─────────────────────────────────────────────────────────────────────────────
+
+    def look(self, key: str, controls: Controls) -> Flow[Entry | None]:
+        """The entry that may serve, or None. Counts and removes nothing: an old cache stays as it is."""
+        data = yield from self.fetch(key)
+        try:
+            return None if data is None else self._fresh(self._unpacked(key, data), controls, again=True)
+        except BadEntry:
+            return None
 
     def read(self, key: str, controls: Controls, *, again: bool = False) -> Flow[Entry | None]:
         """The entry that may serve, or None. Counts what it finds, unless the call looks `again`; never raises."""
@@ -496,8 +510,13 @@ class Cache:
         if key is None:
             return Explanation(False, "", "the key function failed, so the call is not cached.")
         entry = run(self.read(key, controls))
+        age = 0.0 if entry is None else max(0.0, self.clock() - entry.stored_at)
+        if entry is not None and entry.is_error:
+            if controls.error_ttl:
+                return Explanation(True, key, f"an error was kept {age:.0f} s ago; it is raised, and nothing is sent.")
+            return Explanation(False, key, f"an error was kept {age:.0f} s ago, and this call wants none (error_ttl).")
         if entry is not None:
-            return Explanation(True, key, f"stored {max(0.0, self.clock() - entry.stored_at):.0f} s ago.")
+            return Explanation(True, key, f"stored {age:.0f} s ago.")
         return self.explain_miss(request, key)
 
     def explain_miss(self, request: Request, key: str) -> Explanation:
@@ -672,6 +691,7 @@ _living: weakref.WeakSet[Cache] = weakref.WeakSet()
 def _after_fork() -> None:
     for cache in list(_living):
         cache.flights.forget()
+        cache.renewals.forget()
 
 
 if hasattr(os, "register_at_fork"):

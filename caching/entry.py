@@ -34,6 +34,8 @@ MOST = 128 * 2**20
 """Sections that claim to be larger are not read."""
 LONGEST = 24 * 3600 * 1000.0
 """Milliseconds that a stream may have taken."""
+ERROR = b'{"kept_error":'
+"""What the body of an entry begins with that keeps an error; no answer does."""
 
 
 new = tuple.__new__  # makes a named tuple in half the time of its class, where a hit is counted in tenths of a µs
@@ -70,6 +72,11 @@ class Entry(NamedTuple):
         return notes
 
     @property
+    def is_error(self) -> bool:
+        """Whether it keeps a vendor's error, and no answer."""
+        return self.body.startswith(ERROR)
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """Those that its notes name."""
         if b'"tags"' not in self.notes:
@@ -79,6 +86,17 @@ class Entry(NamedTuple):
         except (ValueError, LookupError, TypeError):
             return ()  # notes of somebody who writes them otherwise
         return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+
+    def tagged(self, tags: Sequence[str]) -> Entry:
+        """The same, with `tags` besides its own."""
+        missing = [tag for tag in tags if tag not in self.tags]
+        if not missing:
+            return self
+        try:
+            notes = self.described()
+        except BadEntry:  # of somebody who writes them otherwise
+            notes = {}
+        return self._replace(notes=orjson.dumps({**notes, "tags": sorted({*self.tags, *missing})}))
 
 
 FORMATS: dict[bytes, Callable[[bytes], Entry]] = {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import os
 import re
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -33,6 +36,9 @@ read_old_write_new is looked for in the cache's `old` one, and copied from there
 
 mode_around: contextvars.ContextVar[str | None] = contextvars.ContextVar("rejoinder_mode", default=None)
 """The mode of the innermost `with rejoinder.in_mode(…)` around this point."""
+
+mode_blocks: dict[object, tuple[str, weakref.WeakSet[threading.Thread]]] = {}
+"""The open ones of the process, each with the threads that ran when it was opened (see `blocks.innermost`)."""
 
 
 def seconds(expiry: str | float | None) -> float | None:
@@ -167,8 +173,13 @@ def in_mode(base: Controls, mode: str) -> Controls:
 
 
 def mode_now() -> str | None:
-    """The mode that is set around this call: by a `with` block, else for the process."""
-    return mode_around.get() or settings.cache_mode
+    """The mode that is set around this call: by a `with` block, else for the process. Threads count as for caches."""
+    around = mode_around.get()
+    if around is None and mode_blocks:
+        me = threading.current_thread()
+        blocks = reversed(list(mode_blocks.values()))
+        around = next((mode for mode, before in blocks if me not in before), None)
+    return around or settings.cache_mode
 
 
 def with_policy(base: Controls, policy: CachePolicy) -> Controls:
@@ -223,6 +234,8 @@ def _as_it_is(name: str, value: Any) -> Any:
 def _function(name: str, value: Any) -> Callable[[Any], bool | None]:
     if not callable(value):
         raise WrongType(f"{name}={value!r} must be a function of the answer, not {type(value).__name__}.")
+    if any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
+        raise WrongType(f"{name}={value!r} must say at once: a plain function, not an async one.")
     return value  # type: ignore[no-any-return]
 
 
@@ -257,10 +270,13 @@ def is_fresh(stored_at: float, ttl: float | None, max_age: float | None, now: fl
     return (ttl is None or age < ttl) and (max_age is None or age <= max_age)
 
 
-def seconds_left(stored_at: float, ttl: float | None, max_age: float | None, now: float) -> float | None:
-    """For how long an answer stored then will serve. None: for ever."""
+def is_soon_over(stored_at: float, ttl: float | None, max_age: float | None, window: float, now: float) -> bool:
+    """Whether an answer stored then has less than `window` seconds to serve, and no more than half of its time.
+
+    Else a window as long as that time would have each answer fetched anew as soon as it is there.
+    """
     limits = [limit for limit in (ttl, max_age) if limit is not None]
-    return min(limits) - max(0.0, now - stored_at) if limits else None
+    return bool(limits) and min(limits) - max(0.0, now - stored_at) < min(window, min(limits) / 2)
 
 
 def slid(stored_at: float, ttl: float | None, wanted: float | None, now: float) -> float | None:

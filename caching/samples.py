@@ -57,7 +57,8 @@ def samples() -> Iterator[None]:
     try:
         yield
     finally:
-        current.reset(token)
+        with contextlib.suppress(ValueError):  # left in another context than it was entered in
+            current.reset(token)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from ..caching import cache as caching
 from ..caching.cache import Cache
 from ..caching.ledger import checked_ledger
-from ..caching.policy import check_mode, mode_around
+from ..caching.policy import check_mode, mode_around, mode_blocks
 from ..core import settings
 from ..core.errors import WrongType
 from . import shape as shape  # so that a cache can give the key of a call
@@ -76,21 +78,27 @@ def epoch(number: int) -> Iterator[None]:
     try:
         yield
     finally:
-        caching.epoch.reset(token)
+        with contextlib.suppress(ValueError):  # left in another context than it was entered in
+            caching.epoch.reset(token)
 
 
 @contextlib.contextmanager
 def in_mode(mode: str) -> Iterator[None]:
-    """Calls inside use their caches in this mode, whatever the caches' own is.
+    """Calls inside use their caches in this mode, whatever the caches' own is. Threads started inside do, too.
+
+    A call without a cache, or with `caching=False`, is not concerned.
 
     >>> with in_mode("replay_only"):
     ...     pass
     """
-    token = mode_around.set(check_mode(mode))
+    token, block = mode_around.set(check_mode(mode)), object()
+    mode_blocks[block] = mode, weakref.WeakSet(threading.enumerate())
     try:
         yield
     finally:
-        mode_around.reset(token)
+        del mode_blocks[block]
+        with contextlib.suppress(ValueError):  # left in another context than it was entered in: a fixture's, say
+            mode_around.reset(token)
 
 
 def warm_up(*models: str) -> None:

@@ -24,7 +24,7 @@ from ..caching.cache import Cache
 from ..caching.entry import Entry
 from ..caching.flights import Flight
 from ..caching.keys import EARLIER, NotJSON
-from ..caching.policy import Controls, seconds_left
+from ..caching.policy import Controls, is_soon_over
 from ..core.errors import CacheMiss, RejoinderError
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Options, Request
@@ -186,9 +186,9 @@ class Batch:
         found: Found = {}
         for key in keys:
             for other, other_key in self.earlier[key]:
-                entry = yield from other.read(other_key, self.controls)
+                entry = yield from other.look(other_key, self.controls)
                 if entry is not None and (yield from self.readable({key: entry})):
-                    found[key] = entry
+                    found[key] = entry.tagged(self.controls.tags)
                     break
         if self.controls.may_store:
             yield from self.write(found, "migrated")
@@ -201,11 +201,11 @@ class Batch:
         renewed = {key: now for key, entry in found.items() if (now := self.cache.renewed(entry, self.controls))}
         yield from self.write(renewed, "renewed")
         ages = {key: entry for key, entry in found.items() if key not in renewed and self.is_soon_over(entry)}
-        yield from self.fetch_anew(ages)
+        yield from self.fetch_anew(ages, self.controls.early_refresh)
 
     def is_soon_over(self, entry: Entry) -> bool:
-        left = seconds_left(entry.stored_at, entry.ttl, self.controls.max_age, self.cache.clock())
-        return left is not None and left < self.controls.early_refresh
+        window, now = self.controls.early_refresh, self.cache.clock()
+        return is_soon_over(entry.stored_at, entry.ttl, self.controls.max_age, window, now)
 
     def read_late(self, keys: list[str]) -> Flow[Found]:
         """The entries of `keys` that are past their time, but within the call's grace."""
@@ -217,26 +217,28 @@ class Batch:
         grace = self.controls.stale_while_revalidate
         found = {key: entry for key, entry in spare.items() if self.cache.overdue(entry, self.controls) <= grace}
         self.late.update(found)
-        yield from self.fetch_anew(found)
+        yield from self.fetch_anew(found, grace)
         return found
 
-    def fetch_anew(self, found: Found) -> Flow[None]:
-        """Ask for these once more, in the background, unless somebody is at it already."""
-        keys = [key for key in found if key not in self.cache.flights]
-        if not keys or not self.controls.may_store:
+    def fetch_anew(self, found: Found, window: float) -> Flow[None]:
+        """Ask for these once more, in the background, unless somebody is at it already, or was just now."""
+        cache = self.cache
+        keys = [key for key in found if self.controls.may_store and key not in cache.flights]
+        keys = cache.renewals.begin(keys, window, cache.clock())
+        if not keys:
             return
         # What another process has fetched meanwhile will do: anything that is younger than these.
         age = self.cache.clock() - max(found[key].stored_at for key in keys)
         anew = self.controls._replace(max_age=max(0.0, age) * (1 - 1e-9))
         items = [self.items[key] for key in keys]
         batch = Batch(self.request, self.options, self.cache, anew, items, keys, slip=self.slip)
-        yield Io(in_thread, in_task, (batch.renew(),))
+        yield Io(in_thread, in_task, (batch.renew(), lambda: cache.renewals.end(keys, cache.clock())))
 
     def renew(self) -> Flow[None]:
         """Ask for all items, whatever is stored."""
         try:
             yield from self.get(list(self.items))
-        except RejoinderError as error:
+        except Exception as error:  # a caller's own function may raise anything, and here is nobody to catch it
             self.cache.counts["stale_errors"] += 1
             log.info("Stale vectors of %s could not be renewed: %s", self.request.full_model, error)
 
@@ -295,11 +297,11 @@ class Batch:
         try:
             if rest:
                 found.update((yield from self.ask(rest)))
+            if token:
+                yield from self.cache.give_lease(_lease_of(keys), token)
         except BaseException:
             self.cache.give_lease_soon(_lease_of(keys), token)
             raise
-        if token:
-            yield from self.cache.give_lease(_lease_of(keys), token)
         return found
 
     def wait_for_others(self, keys: list[str]) -> Flow[tuple[Found, str]]:

@@ -9,7 +9,9 @@ Flows only: every piece of I/O is yielded, and done by the driver of `completion
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -20,13 +22,13 @@ from ..caching.blocks import innermost
 from ..caching.cache import Cache
 from ..caching.entry import BadEntry, Entry
 from ..caching.keys import NotJSON
-from ..caching.policy import CachePolicy, Controls, mode_around, seconds_left, with_dict
+from ..caching.policy import CachePolicy, Controls, is_soon_over, mode_around, mode_blocks, with_dict
 from ..caching.runs import is_counted
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Attempt, Request
-from .books import slip_of, watched
+from .books import Slip, slip_of, watched
 from .faults import invalid
 from .kept_errors import is_kept
 from .miss import Found, Place, answer_miss, ask, not_served, serve, served
@@ -50,7 +52,7 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
     if cache is None:
         return watched(slip, ask(request, options_of(params), None, wants_usage=slip is not None))
     given = params.get("cache")
-    is_plain = given is None and mode_around.get() is None and settings.cache_mode is None
+    is_plain = given is None and not mode_blocks and mode_around.get() is None and settings.cache_mode is None
     controls = cache.default_controls if is_plain else cache.controls(given)
     try:
         key = cache.entry_key(request, controls, model, messages, params)
@@ -109,11 +111,11 @@ def look_up_earlier(request: Request, params: Params, place: Place) -> Flow[Foun
     """An answer from before, under an earlier version's key or in the older cache. It is copied to where it belongs."""
     cache, key, controls, earlier = place
     for other, other_key in earlier:
-        entry = yield from other.read(other_key, controls)
+        entry = yield from other.look(other_key, controls)
         found = None if entry is None else (yield from served(entry, "exact", request, params, place))
         if entry is not None and found is not None:
             if controls.may_store:
-                yield from cache.write(key, entry, count="migrated")
+                yield from cache.write(key, entry.tagged(controls.tags), count="migrated")
             return found
     return None
 
@@ -125,9 +127,9 @@ def keep_young(found: Found, entry: Entry, request: Request, params: Params, pla
     if renewed is not None:
         yield from cache.write(key, renewed, count="renewed")
         return found
-    left = seconds_left(entry.stored_at, entry.ttl, controls.max_age, cache.clock())
-    if left is not None and left < controls.early_refresh:
-        yield Io(revalidate, arevalidate, (entry, request, params, place))
+    window = controls.early_refresh
+    if window and is_soon_over(entry.stored_at, entry.ttl, controls.max_age, window, cache.clock()):
+        yield from revalidate(entry, request, params, place, window)
     return found
 
 
@@ -139,7 +141,7 @@ def look_up_stale(request: Request, params: Params, place: Place) -> Flow[Found]
         return (yield from answer_miss(request, params, place))
     place = place._replace(controls=controls._replace(error_ttl=0.0))  # an error must not take this answer's place
     if cache.overdue(entry, controls) <= controls.stale_while_revalidate:
-        yield Io(revalidate, arevalidate, (entry, request, params, place))
+        yield from revalidate(entry, request, params, place, controls.stale_while_revalidate)
         return serve(entry, "stale", cache, key, request, params)
     try:
         return (yield from answer_miss(request, params, place))
@@ -173,44 +175,54 @@ def complete_with_fallbacks(
     raise last
 
 
-def revalidate(entry: Entry, request: Request, params: Params, place: Place) -> None:
-    """Fetch a new answer in a thread, unless somebody is at it already."""
-    if place.controls.may_store and place.key not in place.cache.flights:
-        in_thread(_fetch_anew(entry, request, params, place))
+def revalidate(entry: Entry, request: Request, params: Params, place: Place, window: float) -> Flow[None]:
+    """Have a new answer fetched in the background, unless somebody is at it already, or was just now."""
+    cache, key, controls, _ = place
+    if controls.may_store and key not in cache.flights and cache.renewals.begin([key], window, cache.clock()):
+        fetching = _fetch_anew(entry, request, params, place, slip_of(request, params, cache))
+        yield Io(in_thread, in_task, (fetching, lambda: cache.renewals.end([key], cache.clock())))
 
 
-async def arevalidate(entry: Entry, request: Request, params: Params, place: Place) -> None:
-    """Fetch a new answer in a task, unless somebody is at it already."""
-    if place.controls.may_store and place.key not in place.cache.flights:
-        await in_task(_fetch_anew(entry, request, params, place))
+def in_thread(flow: Flow[None], over: Callable[[], None]) -> None:
+    """Have `flow` done in a thread of its own, in this context, and wait for nothing. `over()` is called at its end."""
+
+    def work() -> None:
+        try:
+            run(flow)
+        finally:
+            over()
+
+    try:
+        if sys.is_finalizing():  # a new thread would never get to run, and this one wait for it
+            raise RuntimeError("the interpreter is ending")
+        # A daemon: a vendor that hangs should not keep a program from its end.
+        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    except RuntimeError as error:  # or there are too many threads
+        log.info("Nothing is fetched in the background: %s", error)
+        over()
 
 
-def in_thread(flow: Flow[None]) -> None:
-    """Have `flow` done in a thread of its own, and wait for nothing."""
-    threading.Thread(target=run, args=(flow,), daemon=True).start()
-
-
-async def in_task(flow: Flow[None]) -> None:
-    """Have `flow` done in a task of its own, and wait for nothing."""
+async def in_task(flow: Flow[None], over: Callable[[], None]) -> None:
+    """Have `flow` done in a task of its own, and wait for nothing. `over()` is called at its end."""
     task = asyncio.get_running_loop().create_task(arun(flow))
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
+    task.add_done_callback(lambda _: over())  # also where it is cancelled before it has begun
 
 
 _under_way: set[asyncio.Task[None]] = set()
 """Tasks that nobody awaits; a loop alone would not keep them alive."""
 
 
-def _fetch_anew(entry: Entry, request: Request, params: Params, place: Place) -> Flow[None]:
+def _fetch_anew(entry: Entry, request: Request, params: Params, place: Place, slip: Slip | None) -> Flow[None]:
     # What another process has fetched meanwhile will do: anything that is younger than this entry.
     younger = max(0.0, place.cache.clock() - entry.stored_at) * (1 - 1e-9)
     anew = place.controls._replace(max_age=younger, error_ttl=0.0)
-    slip = slip_of(request, params, place.cache)
     try:
         found = yield from answer_miss(request._replace(stream=False), params, place._replace(controls=anew))
         if slip is not None and not found.cache:
             slip.counted(found)
-    except RejoinderError as error:
+    except Exception as error:  # a caller's own function may raise anything, and here is nobody to catch it
         place.cache.counts["stale_errors"] += 1
         log.info("The answer of %s could not be renewed: %s", request.full_model, error)
 

@@ -11,15 +11,12 @@ from typing import Any
 
 import orjson
 
-from ..caching.entry import Entry
+from ..caching.entry import BadEntry, Entry
 from ..core.types import Request
 from .faults import located
 
 LASTING = ("ContextWindowExceeded", "NotFoundError", "UnprocessableEntityError")
 """The classes of `core/api_errors.py` that are kept."""
-
-START = b'{"kept_error":'
-"""What the body of such an entry begins with; no answer does."""
 
 
 def is_lasting(error: BaseException) -> bool:
@@ -41,19 +38,25 @@ def body_of(error: Any) -> bytes:
 
 def is_kept(entry: Entry) -> bool:
     """Whether `entry` is an error and no answer."""
-    return entry.body.startswith(START)
+    return entry.is_error
 
 
 def restored(entry: Entry, request: Request, age: float) -> Exception:
-    """The error that `entry` keeps, to be raised again."""
+    """The error that `entry` keeps, to be raised again. Raises `BadEntry` if it is none, checksum or not."""
     import httpx2
 
     from ..core import api_errors
 
-    told = orjson.loads(entry.body)["kept_error"]
-    name = told["class"] if told["class"] in LASTING else "APIStatusError"
-    response = httpx2.Response(told["status"], request=httpx2.Request("POST", "about:blank"))
-    message = f"{told['message']} (Kept for {age:.0f} s; nothing was sent.)"
-    error = getattr(api_errors, name)(message, response=response, body=told["body"])
-    error.request_id, error.was_kept = told["request_id"], True
+    try:
+        told = orjson.loads(entry.body)["kept_error"]
+        name = told["class"] if told["class"] in LASTING else "APIStatusError"
+        message, status, body, request_id = (told[part] for part in ("message", "status", "body", "request_id"))
+        if not isinstance(message, str) or not isinstance(status, int) or not 400 <= status < 600:
+            raise ValueError("its message is no text, or its status no error's")
+        response = httpx2.Response(status, request=httpx2.Request("POST", "about:blank"))
+        message = f"{message} (Kept for {age:.0f} s; nothing was sent.)"
+        error = getattr(api_errors, name)(message, response=response, body=body)
+    except (ValueError, LookupError, TypeError) as fault:
+        raise BadEntry(f"it does not read as an error ({type(fault).__name__}: {fault})") from None
+    error.request_id, error.was_kept = request_id, True
     return located(error, request)

@@ -103,8 +103,13 @@ def not_served(entry: Entry, why: BadEntry, request: Request, place: Place) -> F
     if not is_kept(entry):
         yield from cache.set_aside(key, str(why))
     elif controls.error_ttl:
+        try:
+            error = restored(entry, request, cache.clock() - entry.stored_at)
+        except BadEntry as bad:
+            yield from cache.set_aside(key, str(bad))
+            return
         cache.counts["errors_served"] += 1
-        raise restored(entry, request, cache.clock() - entry.stored_at)
+        raise error
 
 
 def answer_miss(request: Request, params: Params, place: Place) -> Flow[Found]:
@@ -204,9 +209,13 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
         return (yield from ask(request, options, landing))
     except Exception as error:
         landing._replace(token="").lose(error)
-        yield from keep_error(error, request, landing.place)
-        if landing.token:
-            yield from cache.give_lease(key, landing.token)
+        try:
+            yield from keep_error(error, request, landing.place)
+            if landing.token:
+                yield from cache.give_lease(key, landing.token)
+        except BaseException:  # cancelled in the middle of that
+            cache.give_lease_soon(key, landing.token)
+            raise
         raise
     except BaseException as error:
         landing.lose(error)
@@ -214,9 +223,13 @@ def lead(request: Request, params: Params, options: Options, landing: Landing) -
 
 
 def keep_error(error: Exception, request: Request, place: Place) -> Flow[None]:
-    """Keep what the same request would only meet again, if the caller wants that."""
+    """Keep what the same request would only meet again, if the caller wants that. No answer goes for it."""
     cache, key, controls, _ = place
     if controls.error_ttl and controls.may_store and is_lasting(error):
+        # There may be one that this call did not want to read, or found too old.
+        earlier = yield from cache.read_stale(key, controls._replace(max_age=None))
+        if earlier is not None and not is_kept(earlier):
+            return
         notes = notes_of(request, cache.keep_requests, controls.tags)
         entry = Entry(cache.clock(), controls.error_ttl, body_of(error), notes=notes)
         yield from cache.write(key, entry, count="errors_kept")
@@ -331,6 +344,8 @@ class Landing(NamedTuple):
 
     def land(self, request: Request, answer: Any, body: bytes, stream: LiveStream | None) -> Flow[str]:
         """What `CacheInfo.repeats` says of the answer."""
+        from ..core.answers import reader
+
         cache, key, controls, _ = self.place
         repeats = yield from self.repeats(body)
         chunks = tuple(stream.chunks) if stream is not None else ()
@@ -338,7 +353,9 @@ class Landing(NamedTuple):
         ttl = shorter(controls.ttl, getattr(answer, "lifetime", None))
         notes = notes_of(request, cache.keep_requests, controls.tags)
         entry = Entry(cache.clock(), ttl, body, chunks, timing, notes)
-        if controls.may_store and is_to_be_stored(answer, controls.store_if):
+        # Shown to `store_if` as a copy: what a caller gets is the vendor's answer, whatever that function does with it.
+        shown = answer if controls.store_if is None else reader(request)(body)
+        if controls.may_store and is_to_be_stored(shown, controls.store_if):
             yield from cache.write(key, entry)
         elif controls.may_store:
             cache.counts["refused"] += 1
@@ -376,6 +393,9 @@ def is_to_be_stored(answer: Any, store_if: Callable[[Any], bool | None] | None) 
     if store_if is not None:
         try:
             said = store_if(answer)
+            if hasattr(said, "__await__"):  # which would be true, whatever it comes to
+                getattr(said, "close", str)()
+                raise TypeError("it gave something to await, and must say at once")
         except Exception as error:
             log.warning("An answer is not stored: store_if raised %s: %s", type(error).__name__, error)
             return False

@@ -196,8 +196,8 @@ def test_a_failed_early_refresh_leaves_the_answer(clock: Clock) -> None:
 def test_what_another_process_fetched_meanwhile_is_not_fetched_again(tmp_path: Path) -> None:
     first, second = (Cache.disk(cache_path_root=tmp_path, ttl=100, early_refresh=100, budget=5) for _ in range(2))
     echo = Echo(latency=0.02)
-    whole(client=echo, cache=Cache.disk(cache_path_root=tmp_path, ttl=100, budget=5))
-    time.sleep(0.01)
+    a_minute_ago = Cache.disk(cache_path_root=tmp_path, ttl=100, budget=5, clock=lambda: time.time() - 60)
+    whole(client=echo, cache=a_minute_ago)
     for cache in (first, second):
         whole(client=echo, cache=cache)
     wait_until(lambda: not any(len(list(cache.flights._flights)) for cache in (first, second)))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..core import settings
-from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType
+from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType, suggestion
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
 from . import blocks, explain, keys, leases, samples
@@ -58,6 +58,14 @@ ENDPOINTS = (
 )
 CALL_TYPES = (*ENDPOINTS, *(f"a{name}" for name in ENDPOINTS))
 """What `supported_call_types` may name: the functions of the front door, each with its async twin."""
+CALL_TYPES_ELSEWHERE = ("anthropic_messages", "aanthropic_messages")
+"""litellm's lists name these too. There are no such calls here, and so nothing to switch on or off."""
+DEFAULTS = ("default_on", "default_off")
+SETTLED = frozenset(
+    {"early_refresh", "error_ttl", "mode", "namespace", "sliding", "stale_if_error", "stale_while_revalidate"}
+    | {"store_if", "tags", "ttl", "type"}
+)
+"""Settings that calls would not notice if they were changed later."""
 OWN, VALUE = "own:", "value:"
 """What sets keys of a caller's own function, and values kept with `Cache.set`, apart from default keys in a store."""
 COUNTERS = (
@@ -179,7 +187,7 @@ class Cache:
         self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
         self.namespace, self.cache_seed = _namespace(namespace), cache_seed
         self.default_on = mode != "default_off"
-        self.mode = "on" if mode in ("default_on", "default_off") else check_mode(mode)
+        self.mode = "on" if mode in DEFAULTS else check_mode(mode, besides=DEFAULTS)
         self.supported_call_types = _call_types(supported_call_types)
         self.single_flight, self.lease_ttl, self.budget, self.clock = single_flight, lease_ttl, budget, clock
         if on_key_error not in ("raise", "skip"):
@@ -207,6 +215,20 @@ class Cache:
         self.prefix = prefix_of(self.namespace)
         self._has_default_key = self.__class__.get_cache_key is Cache.get_cache_key
         _living.add(self)
+
+    if not TYPE_CHECKING:  # for which any attribute could be assigned then
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """An assignment that calls would not notice raises, instead of being without effect."""
+            if name == "cache":
+                raise ConfigurationError("A store of your own is given when a cache is made: Cache(store=…).")
+            if name in SETTLED and "_has_default_key" in self.__dict__:
+                raise ConfigurationError(
+                    f"cache.{name} = {value!r}: this is settled when a cache is made. Make another: Cache({name}=…)."
+                )
+            if name == "get_cache_key" and not callable(value):
+                raise WrongType(f"cache.get_cache_key = {value!r}: it must be a function of the call's arguments.")
+            object.__setattr__(self, name, value)
 
     # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -422,6 +444,7 @@ class Cache:
         if self._writing.is_open or self._reading.is_open:
             self._recovered()
         self.counts[count] += 1
+        log.debug("Stored: %s.", key)
         return True
 
     def renewed(self, entry: Entry, controls: Controls) -> Entry | None:
@@ -591,10 +614,28 @@ class Cache:
 
     def delete(self, key: str) -> bool:
         """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
+        return sum(self.store.delete(place) for place in self._places(key)) > 0
+
+    async def adelete(self, key: str) -> bool:
+        """Remove what is kept for one key, as `get_cache_key` gives it or `set` was given it. True if it was there."""
+        return sum([await self.store.adelete(place) for place in self._places(key)]) > 0
+
+    def _places(self, key: str) -> list[str]:
+        """Where something may be kept under `key`."""
         if key.startswith(self.prefix):  # as an answer's `cache_info` gives it
-            return self.store.delete(key)
+            return [key]
         kinds = ("", VALUE, *(f"{OWN}{endpoint}:" for endpoint in ("chat", *ENDPOINTS)))
-        return sum(self.store.delete(self.prefix + kind + key) for kind in kinds) > 0
+        return [self.prefix + kind + key for kind in kinds]
+
+    def ping(self) -> bool:
+        """True if the store answers. Raises what it raises: unlike calls, who asks this wants to know."""
+        self.store.get(self.prefix)
+        return True
+
+    async def aping(self) -> bool:
+        """True if the store answers. Raises what it raises: unlike calls, who asks this wants to know."""
+        await self.store.aget(self.prefix)
+        return True
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of your own, kept with `set`. A stored None is a hit: it is not `default`."""
@@ -727,7 +768,17 @@ def _checked_old(old: Any, mode: str) -> Cache | None:
 
 
 def _call_types(given: Sequence[str] | None) -> frozenset[str]:
-    return frozenset(CALL_TYPES if given is None else given)
+    if given is None:
+        return frozenset(CALL_TYPES)
+    if isinstance(given, str):
+        raise WrongType(f"supported_call_types={given!r} must be a list: [{given!r}].")
+    for name in given:
+        if name not in CALL_TYPES and name not in CALL_TYPES_ELSEWHERE:
+            raise ConfigurationError(
+                f"supported_call_types: there is no {name!r}; there are {', '.join(ENDPOINTS)}, and each with an 'a' "
+                f"before it.{suggestion(str(name), CALL_TYPES)}"
+            )
+    return frozenset(given)
 
 
 def layered(layers: Sequence[Any], ttls: Sequence[float | None] | None = None) -> Store:

@@ -196,4 +196,8 @@ def named(model: str | Sequence[str] | None) -> tuple[str, ...]:
     """One model, several, or none: which means all."""
     if model is None:
         return ()
-    return (model,) if isinstance(model, str) else tuple(model)
+    models = (model,) if isinstance(model, str) else tuple(model)
+    for one in models:
+        if not isinstance(one, str) or not one:
+            raise WrongType(f"{one!r:.60} is no model: give names such as 'openai/gpt-4o', or None for all.")
+    return models

@@ -53,9 +53,21 @@ def seconds(expiry: str | float | None) -> float | None:
     match = re.fullmatch(r"(\d+)([smhDWMY])", expiry) if isinstance(expiry, str) else None
     if match is None:
         raise ConfigurationError(
-            f"Not a time: {expiry!r}. Write a number and one of s m h D W M Y, for example '3h' or '1W'."
+            f"Not a time: {expiry!r}. Write seconds (60), or a number and one of s m h D W M Y ('3h', '1W')."
+            + _meant(expiry)
         )
     return float(int(match[1]) * UNITS[match[2]])
+
+
+def _meant(expiry: Any) -> str:
+    """What a text that is no time was likely meant to be."""
+    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]?)\s*", expiry) if isinstance(expiry, str) else None
+    if match is None:
+        return ""
+    if not match[2]:
+        return f" Did you mean {int(match[1])}?"
+    unit = next((unit for unit in (match[2], match[2].upper(), match[2].lower()) if unit in UNITS), None)
+    return f" Did you mean '{match[1]}{unit}'?" if unit else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,10 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         seconds(self.expiry)
+        if not isinstance(self.per_epoch, bool):
+            raise WrongType(f"per_epoch={self.per_epoch!r} must be True or False.")
+        if self.scopes is not None and not isinstance(self.scopes, Mapping):
+            raise WrongType(f"scopes={self.scopes!r} must be a dict of words, such as {{'team': 'red'}}.")
 
     @classmethod
     def from_string(cls, text: str) -> CachePolicy | None:
@@ -128,6 +144,7 @@ CALL_CONTROLS = {
     "ttl": "seconds that the answer is kept",
     "s-maxage": "seconds that a stored answer may be old",
     "max-age": "the same",
+    "s-max-age": "the same",
     "no-cache": "do not read",
     "no-store": "do not store",
     "namespace": "another namespace",
@@ -146,13 +163,14 @@ CALL_CONTROLS = {
 """The keys of `cache={…}` on a call."""
 
 
-def check_mode(mode: str, where: str = "mode") -> str:
-    """`mode`, or a clear error."""
+def check_mode(mode: str, where: str = "mode", besides: tuple[str, ...] = ()) -> str:
+    """`mode`, or a clear error, which names those that there are `besides` the usual ones."""
+    known = [*besides, *MODES]
     if not isinstance(mode, str):
-        raise WrongType(f"{where}={mode!r} must be text: one of {', '.join(MODES)}.")
+        raise WrongType(f"{where}={mode!r} must be text: one of {', '.join(known)}.")
     if mode not in MODES:
         raise ConfigurationError(
-            f"{where}={mode!r} is no cache mode; there are {', '.join(MODES)}.{suggestion(mode, MODES)}"
+            f"{where}={mode!r} is no cache mode; there are {', '.join(known)}.{suggestion(mode, known)}"
         )
     return mode
 
@@ -250,6 +268,7 @@ READERS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "ttl": ("ttl", _for_ever_or),
     "s-maxage": ("max_age", _for_ever_or),
     "max-age": ("max_age", _for_ever_or),
+    "s-max-age": ("max_age", _for_ever_or),
     "namespace": ("namespace", _text),
     "alone": ("alone", _flag),
     "sample": ("sample", _as_it_is),

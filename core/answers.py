@@ -41,6 +41,11 @@ class CacheInfo(NamedTuple):
 NOT_CACHED = CacheInfo(hit=False, kind="none")
 
 
+def hidden_params(answer: Any) -> dict[str, Any]:
+    """`cache_info` in litellm's words, for code that comes from there."""
+    return {"cache_hit": answer.cache_info.hit, "cache_key": answer.cache_info.key}
+
+
 class Mapped:
     """Lets a pydantic model be read as a mapping, all the way down: `answer["choices"][0]["message"]["content"]`."""
 
@@ -114,6 +119,8 @@ class Completion(Mapped, ChatCompletion):
     def cache_info(self) -> CacheInfo:
         """Where this answer comes from: the kind of hit, its key, store and age."""
         return getattr(self, "_cache_info", NOT_CACHED)
+
+    _hidden_params = property(hidden_params)
 
     @property
     def parsed(self) -> Any:

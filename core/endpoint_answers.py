@@ -36,7 +36,7 @@ from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import Field, ValidationError
 
-from .answers import NOT_CACHED, CacheInfo, Mapped, Usage
+from .answers import NOT_CACHED, CacheInfo, Mapped, Usage, hidden_params
 from .endpoint_folds import sound
 from .shape import Misshapen, parsed
 
@@ -81,6 +81,8 @@ class Answer(Mapped):
     def cache_info(self) -> CacheInfo | BatchInfo:
         """Where this answer comes from: the kind of hit, its key, store and age."""
         return getattr(self, "_cache_info", NOT_CACHED)
+
+    _hidden_params = property(hidden_params)
 
     @property
     def may_be_kept(self) -> bool:

@@ -74,6 +74,8 @@ def epoch(number: int) -> Iterator[None]:
     >>> with epoch(2):
     ...     pass
     """
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise WrongType(f"epoch({number!r}): it must be a whole number.")
     token = caching.epoch.set(number)
     try:
         yield

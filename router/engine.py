@@ -70,6 +70,8 @@ def begin_with(request: Request, model: str, messages: Any, params: Params, call
                 run(not_served(entry, error, request, Place(cache, key, controls)))
             else:
                 cache.counts["hits"] += 1
+                if log.isEnabledFor(logging.DEBUG):  # asked here, as most never want to know
+                    log.debug("Hit: %s is answered by %s.", request.full_model, key)
                 if slip is not None:
                     slip.counted(found)
                 if controls.sliding or controls.early_refresh:
@@ -90,6 +92,7 @@ def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flo
         found = None if entry is None else (yield from served(entry, "exact", request, params, place))
         if entry is not None and found is not None:
             cache.counts["hits"] += 1
+            log.debug("Hit: %s is answered by %s.", request.full_model, key)
             return (yield from keep_young(found, entry, request, params, place))
     if earlier:
         found = yield from look_up_earlier(request, params, place)
@@ -97,6 +100,7 @@ def look_up(request: Request, params: Params, place: Place, looked: bool) -> Flo
             cache.counts["hits"] += 1
             return found
     cache.counts["misses"] += 1
+    log.debug("Miss: %s would be answered by %s.", request.full_model, key)
     if controls.must_hit:
         raise CacheMiss(
             f"replay_only: nothing is stored for this call of {request.full_model!r}, and nothing was sent. "

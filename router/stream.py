@@ -25,6 +25,12 @@ class _Stream:
         """True if this answer was not paid for by this call."""
         return self.cache_info.hit
 
+    @property
+    def _hidden_params(self) -> dict[str, Any]:
+        from ..core.answers import hidden_params
+
+        return hidden_params(self)
+
 
 class Stream(_Stream):
     """An answer in pieces. Iterate once; leave early as you like: dropping it, or `close()`, closes the connection."""

@@ -89,11 +89,16 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
     from .redis import RedisStore
 
     url = options.pop("redis_url", None)
+    if url is not None and not isinstance(url, str):
+        raise WrongType(f"redis_url={url!r} must be text, such as 'redis://localhost:6379/0'. Seeds are cache_seed=.")
     if "redis_startup_nodes" in options:  # litellm's word for it
         options.setdefault("startup_nodes", options.pop("redis_startup_nodes"))
     elsewhere = url is not None or any(
         name in options for name in ("startup_nodes", "sentinel_nodes", "unix_socket_path")
     )
+    said = os.environ.get("REDIS_URL")
+    if said and not elsewhere and "host" not in options and not os.environ.get("REDIS_HOST"):
+        url, elsewhere = said, True
     for name, variable in (("host", "REDIS_HOST"), ("port", "REDIS_PORT"), ("password", "REDIS_PASSWORD")):
         wanted = url is None if name == "password" else not elsewhere
         if wanted and name not in options and os.environ.get(variable):

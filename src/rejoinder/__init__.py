@@ -301,6 +301,15 @@ def __dir__() -> list[str]:
 class _Face(ModuleType):
     """The module's class: its settings are checked when they are assigned, and read when a call is made."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ and not name.startswith("_") and not isinstance(value, ModuleType):
+            from .core.errors import suggestion
+
+            raise AttributeError(
+                f"rejoinder has no setting {name!r}.{suggestion(name, _SETTINGS)} There are {', '.join(_SETTINGS)}."
+            )
+        super().__setattr__(name, value)
+
 
 def _setting(name: str) -> property:
     def read(module: _Face) -> Any:

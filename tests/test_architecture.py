@@ -32,6 +32,8 @@ EVERYWHERE = {"orjson"}
 
 FIRST_USE = {
     "caching/stores/sql.py": {"sqlalchemy"},
+    "caching/stores/sql_dialects.py": {"sqlalchemy"},
+    "caching/stores/sql_statements.py": {"sqlalchemy"},
     "core/answers.py": {"openai", "pydantic"},
     "core/api_errors.py": {"openai", "httpx2"},
     "core/endpoint_answers.py": {"openai", "httpx2", "pydantic"},

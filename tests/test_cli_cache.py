@@ -363,7 +363,7 @@ def test_unknown_address_is_told_which_there_are(shown: Shown) -> None:
 
 def test_every_database_has_an_address() -> None:
     pytest.importorskip("sqlalchemy", reason="needs the extra: pip install 'rejoinder[sql]'")
-    from rejoinder.caching.stores.sql import DIALECTS
+    from rejoinder.caching.stores.sql_dialects import DIALECTS
     from rejoinder.router.cli.opening import SCHEMES
 
     assert DIALECTS.keys() <= {name for name, kind in SCHEMES.items() if kind == "sql"}

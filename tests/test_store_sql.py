@@ -27,7 +27,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rejoinder.caching.cache import Cache
 from rejoinder.caching.stores.base import mark_of
-from rejoinder.caching.stores.sql import DIALECTS, LONGEST, SQLStore, _encode, _id, _merge, _Statements
+from rejoinder.caching.stores.sql import SQLStore
+from rejoinder.caching.stores.sql_dialects import DIALECTS, merge
+from rejoinder.caching.stores.sql_statements import LONGEST, Statements, encode, id_of
 from rejoinder.core.errors import ConfigurationError, MissingPackage
 from tests.conformance.store import StoreConformance, closing, in_fork, in_threads
 from tests.fixtures.databases import Database, MariaDB, Postgres, mariadb_server, postgres_server
@@ -217,8 +219,14 @@ def test_a_tag_of_many_is_cleared_in_few_statements(tmp_path: Path) -> None:
         store._create_tables(connection)
         marks = [mark_of("n:", "red") + key[2:] for key in keys]
         rows = [
-            {"id": _id(name), "long_key": name if len(name) > LONGEST else None, "value": b"", "length": 0, "ttl": None}
-            for name in map(_encode, [*keys, *marks, "n:untagged"])
+            {
+                "id": id_of(name),
+                "long_key": name if len(name) > LONGEST else None,
+                "value": b"",
+                "length": 0,
+                "ttl": None,
+            }
+            for name in map(encode, [*keys, *marks, "n:untagged"])
         ]
         connection.execute(store._sql.replace, rows)
     statements: list[str] = []
@@ -587,7 +595,7 @@ FILLING = {"after": b"", "last": b"", "ids": [b"1"]}
 def statements(name: str) -> dict[str, str]:
     """All SQL that the store would send, as the dialect writes it, with NOW for the clock."""
     dialect = {"mssql": mssql.dialect(deprecate_large_types=True), "oracle": oracle.dialect()}[name]
-    sql = _Statements("rejoinder_entries", DIALECTS[name], dialect)
+    sql = Statements("rejoinder_entries", DIALECTS[name], dialect)
     written = {table.name: CreateTable(table).compile(dialect=dialect) for table in (sql.entries, sql.leases)}
     written |= {str(each.name): CreateIndex(each).compile(dialect=dialect) for each in sql.entries.indexes}
     for word, statement in vars(sql).items():
@@ -711,7 +719,7 @@ KNOWN: dict[str, dict[str, str]] = {
 
 
 def test_the_merge_statement_runs_where_there_is_one(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DIALECTS, "postgresql", dataclasses.replace(DIALECTS["postgresql"], replace=_merge))
+    monkeypatch.setitem(DIALECTS, "postgresql", dataclasses.replace(DIALECTS["postgresql"], replace=merge))
     with contextlib.closing(SQLStore(emptied(postgres), budget=PATIENT)) as store:
         store.set("k", b"first", 100)
         store.set("other", b"value")

@@ -242,7 +242,7 @@ class Cache:
             A replacement is called with the caller's arguments by name: `get_cache_key(model=…, messages=…, …)`.
             """
             if settings.shape is None:
-                raise ConfigurationError("Keys of calls need the router: import rejoinder, not its parts.")
+                raise ConfigurationError("Keys of calls need the router: write from rejoinder import Cache.")
             request: Request = settings.shape(*args, **kwargs)
             return self.key_of(request, self.default_controls)
 

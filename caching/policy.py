@@ -161,6 +161,8 @@ CALL_CONTROLS = {
     "sample": "which of several independent answers",
 }
 """The keys of `cache={…}` on a call."""
+FLAGS = frozenset({"no-cache", "no-store", "use-cache", "alone", "sliding"})
+"""Those that are True or False. Of text, also "false" would be true."""
 
 
 def check_mode(mode: str, where: str = "mode", besides: tuple[str, ...] = ()) -> str:
@@ -215,6 +217,8 @@ def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
                 f"cache={{{name!r}: …}} is not known; there are {', '.join(CALL_CONTROLS)}."
                 + suggestion(str(name), CALL_CONTROLS)
             )
+        if name in FLAGS and isinstance(value, str):
+            raise WrongType(f"cache={{{name!r}: {value!r}}} must be True or False.")
         if name in READERS and value is not None:
             field_name, read = READERS[name]
             changes.setdefault(field_name, read(name, value))

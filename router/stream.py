@@ -25,6 +25,9 @@ class _Stream:
         """True if this answer was not paid for by this call."""
         return self.cache_info.hit
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} cache={self.cache}>"
+
     @property
     def _hidden_params(self) -> dict[str, Any]:
         from ..core.answers import hidden_params

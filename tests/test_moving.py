@@ -60,6 +60,18 @@ def test_s_max_age_is_s_maxage() -> None:
         assert not ask(cache={"s-max-age": 0.001}).cache
 
 
+@pytest.mark.parametrize("name", ["no-cache", "no-store", "use-cache"])
+def test_text_is_no_flag(name: str) -> None:
+    with Cache.memory(), pytest.raises(WrongType, match=f"{name}.*must be True or False"):
+        ask(cache={name: "false"})
+
+
+def test_stream_shows_whether_it_is_a_replay() -> None:
+    with Cache.memory():
+        list(ask(stream=True))
+        assert repr(ask(stream=True)) == "<Stream cache=True>"
+
+
 @pytest.mark.parametrize("given", ["completion", ["completions"]])
 def test_call_types_that_there_are_not_are_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="supported_call_types"):

@@ -206,6 +206,9 @@ class SQLStore(Store):
             return token if (yield self._asking(self._take, lease)) else None
         except sa.exc.IntegrityError:  # somebody inserted theirs between our two statements
             return None
+        except asyncio.CancelledError:
+            self.release_soon(key, token)  # it may be ours by now
+            raise
         except TimeoutError:
             if not self._dialect.is_embedded:
                 # It may yet be taken, and nobody would renew or release it.

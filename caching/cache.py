@@ -261,7 +261,10 @@ class Cache:
         prefix = self.prefix if controls.namespace is None else prefix_of(controls.namespace or "default")
         counting = samples.current.get() if controls.sample is None else None
         if self._has_default_key and "get_cache_key" not in self.__dict__:
-            digest = self.key_of(request, controls)
+            round_ = (
+                epoch.get() if controls.per_epoch else None
+            )  # `key_of`, without the call: this is part of every hit
+            digest = request_key(request, self.cache_seed, round_, controls.scopes, controls.sample)
             if counting is not None:
                 digest = self.key_of(request, controls._replace(sample=counting.next(prefix + digest)))
             return prefix + digest

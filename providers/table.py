@@ -868,15 +868,20 @@ def resolve(model: str) -> tuple[Provider, str]:
     name, slash, rest = model.partition("/")
     row = PROVIDERS.get(OTHER_NAMES.get(name, name))
     if slash and rest and row:
-        route, _, routed = rest.partition("/")
-        if routed and route in row.routes:
-            return PROVIDERS[row.routes[route]], routed
-        other = next((other for start, other in row.served_as.items() if rest.startswith(start)), None)
-        return (row if other is None else PROVIDERS[other]), rest
+        return (row, rest) if not (row.routes or row.served_as) else _routed(row, rest)
     for prefixes, provider in BARE_NAMES:
         if not slash and model.startswith(prefixes):
             return PROVIDERS[provider], model
     raise UnknownProvider(_unknown(model, name, rest, row))
+
+
+def _routed(row: Provider, model: str) -> tuple[Provider, str]:
+    """The same where a vendor speaks more than one protocol: the row for this model."""
+    route, _, routed = model.partition("/")
+    if routed and route in row.routes:
+        return PROVIDERS[row.routes[route]], routed
+    other = next((other for start, other in row.served_as.items() if model.startswith(start)), None)
+    return (row if other is None else PROVIDERS[other]), model
 
 
 def _unknown(model: str, name: str, rest: str, row: Provider | None) -> str:

@@ -38,7 +38,7 @@ def failure_error(
     for name in ("content-encoding", "content-length", "transfer-encoding"):
         kept.pop(name, None)
     sent = httpx2.Request("POST", getattr(place.wire, "url", "about:blank"))
-    message = scrubbed(failure.message, place)
+    message = scrubbed(failure.message, place, request.extra_headers or {})
     if 300 <= status < 400:
         # Not followed: only the Authorization header would be kept from another host, not the other headers with keys.
         message = f"it redirects to {headers.get('location', 'somewhere else')!r}; pass that place as api_base="
@@ -91,12 +91,16 @@ def located(error: Any, request: Request) -> Exception:
     return error  # type: ignore[no-any-return]
 
 
-def scrubbed(text: str, place: Deployment) -> str:
-    """`text` without this deployment's credentials: vendors like to repeat a wrong key."""
+SECRET = ("auth", "key", "token", "secret", "cookie")
+"""What is in the names of headers whose values nobody else may read."""
+
+
+def scrubbed(text: str, place: Deployment, headers: Mapping[str, Any]) -> str:
+    """`text` without this deployment's and this call's credentials: vendors like to repeat a wrong key."""
     secrets = list(getattr(getattr(place.wire, "sign", None), "secrets", ()))
-    for name, value in getattr(place.wire, "headers", {}).items():
-        if name.lower() in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
-            secrets.append(value.removeprefix("Bearer ").strip())
+    for name, value in (*getattr(place.wire, "headers", {}).items(), *headers.items()):
+        if any(word in name.lower() for word in SECRET):
+            secrets.append(str(value).removeprefix("Bearer ").strip())
     for secret in secrets:
         if len(secret) >= 6:
             text = text.replace(secret, "***")

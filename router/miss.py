@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 def serve(entry: Entry, kind: str, cache: Cache, key: str, request: Request, params: Params) -> Found:
     """A stored answer, in the form that the call asks for. Raises `BadEntry` if it is none, checksum or not."""
-    answers = typed()
+    answers = _answers or typed()
     info = new(answers.CacheInfo, (True, kind, key, cache.type, cache.clock() - entry.stored_at, ""))
     try:
         if request.endpoint == "chat":  # for which an error that was kept is no answer

@@ -74,7 +74,8 @@ def shape_request(model: str, messages: Any, params: Mapping[str, Any]) -> Reque
 
         parameters["response_format"] = response_format(parameters["response_format"])
     get = params.get
-    base = table.api_base(provider, get("api_base") or get("base_url") or base_of(get("client")), params, name)
+    given = get("api_base") or get("base_url") or (base_of(params["client"]) if "client" in params else None)
+    base = table.api_base(provider, given, params, name)
     if params.keys().isdisjoint(RARE) and not provider.version_env:
         return new(Request, ("chat", provider.name, name, base, messages, parameters, None, None, None, False, None))
     return Request(

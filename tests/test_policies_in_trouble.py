@@ -261,6 +261,18 @@ def test_a_stream_meets_a_kept_error(clock: Clock) -> None:
     assert echo.calls == 1
 
 
+def test_no_secret_is_in_a_kept_error(clock: Clock) -> None:
+    headers = {"Authorization": "Bearer a-secret-of-mine", "X-Team-Token": "another-secret"}
+    said = "there is no model for Bearer a-secret-of-mine with another-secret"
+    cache, echo = made(clock, error_ttl=60), Echo({"status": 404, "body": {"error": {"message": said}}})
+    with pytest.raises(rejoinder.NotFoundError) as caught:
+        rejoinder.completion(**CALL, client=echo, cache=cache, extra_headers=headers)
+    (record,) = cache.store.scan()
+    for text in (str(caught.value), str(caught.value.body), str(cache.store.get(record.key))):
+        assert "there is no model for" in text
+        assert "secret" not in text
+
+
 def test_explain_says_that_an_error_is_kept(clock: Clock) -> None:
     cache = made(clock, error_ttl=60)
     with pytest.raises(rejoinder.NotFoundError):
@@ -512,6 +524,8 @@ def test_a_store_that_takes_no_tags_fails_no_call(ask: Callable[..., Any]) -> No
 
 @pytest.mark.parametrize("kind", ["memory", "disk", "plain", "sql"])
 def test_a_tag_of_thousands_is_cleared(kind: str, tmp_path: Path) -> None:
+    if kind == "sql":
+        pytest.importorskip("sqlalchemy")
     options: dict[str, Any] = {
         "memory": {"type": "local"},
         "disk": {"type": "disk", "disk_cache_dir": tmp_path},

@@ -148,7 +148,9 @@ class Flights:
         return len(self._flights)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._flights
+        """Whether somebody is at it, who can come to an end."""
+        flight = self._flights.get(key)
+        return flight is not None and not flight.is_hopeless()
 
     def join(self, key: str) -> tuple[Flight, bool]:
         """The flight of `key`, and whether the caller leads it."""

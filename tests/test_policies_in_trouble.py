@@ -177,6 +177,28 @@ def test_a_renewal_does_not_keep_a_program_from_ending(end: str) -> None:
     assert time.monotonic() - started < 15
 
 
+def test_a_renewal_of_a_loop_that_is_closed_is_in_nobodys_way(clock: Clock) -> None:
+    echo, cache = Echo(), made(clock, ttl=60, early_refresh=20)
+
+    async def ask() -> Any:
+        answer = await rejoinder.acompletion(**CALL, client=echo, cache=cache)
+        await asyncio.sleep(0.01)
+        return answer
+
+    asyncio.run(ask())
+    clock.now += 50
+    echo.latency = 20
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(ask()).cache
+    echo.latency = 0
+    assert asyncio.run(ask()).cache
+    assert (echo.calls, cache.counts["stored"]) == (2, 2)
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
 def test_a_renewal_is_counted_by_the_run_around_its_call(clock: Clock) -> None:
     cache = made(clock, ttl=60, early_refresh=20)
     rejoinder.completion(**CALL, client=Echo(), cache=cache)
@@ -471,6 +493,18 @@ def test_wherever_a_call_is_cancelled_its_lease_is_given_back(answer: Any, strea
     while not asyncio.run(go(turns)):
         turns += 1
     assert turns > 5
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_of_two_that_store_the_same_the_second_keeps_the_tags_too(kind: str, tmp_path: Path) -> None:
+    cache = Cache.memory() if kind == "memory" else Cache.disk(cache_path_root=tmp_path)
+    store = cache.store
+    store.tag("default:k", ["t"])
+    store.tag("default:k", ["t"])
+    store.set("default:k", b"1")
+    assert cache.clear(tag="t") == 1
+    store.set("default:k", b"2")
+    assert cache.clear(tag="t") == 1
 
 
 # ── stores of others ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,19 +16,23 @@ NONE: frozenset[str] = frozenset()
 class AwaitedTags:
     """Tags of what is about to be set: `tag` notes them, and the `set` that follows takes them.
 
-    Not put on what is there under the key, because that may be evicted, with its tags, before it is replaced.
+    Not put on what is there under the key, because that may be evicted, with its tags, before it is replaced. Of two
+    that store the same, each takes the tags of both:
+
+        thread 1: tag        set                what is there has the tags
+        thread 2:      tag            set       and this must too, though the first may be gone again
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._noted: dict[str, tuple[float, frozenset[str]]] = {}  # the oldest first
+        self._noted: dict[str, tuple[float, frozenset[str], int]] = {}  # the oldest first; for so many sets
         self._lock = new_lock()
 
     def note(self, key: str, tags: Iterable[str]) -> None:
         now = self._clock()
         with self._lock:
-            _, others = self._noted.pop(key, (now, NONE))  # of somebody else, who is about to set it as well
-            self._noted[key] = now, others.union(tags)
+            _, others, sets = self._noted.pop(key, (now, NONE, 0))  # of somebody else, who is about to set it as well
+            self._noted[key] = now, others.union(tags), sets + 1
             while self._noted:
                 oldest = next(iter(self._noted))
                 if self._noted[oldest][0] > now - PATIENCE:
@@ -39,7 +43,12 @@ class AwaitedTags:
         if not self._noted:
             return NONE
         with self._lock:
-            return self._noted.pop(key, (0.0, NONE))[1]
+            noted_at, tags, sets = self._noted.get(key, (0.0, NONE, 0))
+            if sets > 1:
+                self._noted[key] = noted_at, tags, sets - 1
+            else:
+                self._noted.pop(key, None)
+            return tags
 
 
 class TagIndex:

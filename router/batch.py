@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from ..core.errors import WrongType
@@ -33,10 +36,9 @@ def batch_completion(
         except Exception as error:
             return error
 
-    contexts = [contextvars.copy_context() for _ in messages]
-    with ThreadPoolExecutor(min(_bound(max_workers), len(messages)), "rejoinder-batch") as threads:
-        # A thread does not inherit the context: epochs, and caches of `with` blocks.
-        return list(threads.map(lambda context, one: context.run(ask, one), contexts, messages))
+    # A thread does not inherit the context: epochs, and caches of `with` blocks.
+    jobs = [partial(contextvars.copy_context().run, ask, one) for one in messages]
+    return _in_threads(jobs, min(_bound(max_workers), len(messages)), "rejoinder-batch")
 
 
 async def abatch_completion(
@@ -72,10 +74,9 @@ def batch_completion_models(
     client = params.get("client")
     if client is not None and hasattr(client, "post") and not asyncio.iscoroutinefunction(client.post):
         raise WrongType(f"client={type(client).__name__}: batch_completion_models needs the async form of it.")
-    context = contextvars.copy_context()
     race = abatch_completion_models(models=models, messages=messages, **params)
-    with ThreadPoolExecutor(1, "rejoinder-race") as thread:
-        return thread.submit(context.run, asyncio.run, race).result()
+    (winner,) = _in_threads([partial(contextvars.copy_context().run, asyncio.run, race)], 1, "rejoinder-race")
+    return winner
 
 
 async def abatch_completion_models(
@@ -90,6 +91,40 @@ async def abatch_completion_models(
         raise _invalid("models is empty. Give at least one: ['openai/gpt-4o', 'anthropic/claude-sonnet-4-5'].")
     given: Mapping[str, Any] = params if stream is None else {**params, "stream": stream}
     return await _first([acompletion(name, messages, **given) for name in names])
+
+
+def _in_threads(jobs: Sequence[Callable[[], Any]], workers: int, name: str) -> list[Any]:
+    """What the jobs give, in their order. Raises what one raises.
+
+    An interrupt is passed on at once. At the end of an executor it would wait for the calls under way, for minutes
+    where a vendor hangs; these threads end by themselves, or with the process.
+    """
+    waiting = deque(enumerate(jobs))
+    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        while True:
+            try:
+                number, job = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                ended.put((number, job(), None))
+            except BaseException as error:
+                ended.put((number, None, error))
+
+    for number in range(workers):
+        threading.Thread(target=work, name=f"{name}-{number}", daemon=True).start()
+    results: list[Any] = [None] * len(jobs)
+    try:
+        for _ in jobs:
+            number, result, error = ended.get()
+            results[number] = result
+            if error is not None:
+                raise error
+    finally:
+        waiting.clear()  # what has not begun need not begin after an interrupt
+    return results
 
 
 async def _first(calls: Sequence[Coroutine[Any, Any, Any]]) -> Any:

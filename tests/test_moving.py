@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -173,3 +176,25 @@ def test_hits_and_misses_are_in_the_log_for_those_who_want_to_know(caplog: pytes
     ask(cache=cache)
     assert [record.message.partition(":")[0] for record in caplog.records] == ["Miss", "Stored", "Hit"]
     assert "echo/m" in caplog.text
+
+
+# ── anybody ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+BATCHES: dict[str, Callable[..., Any]] = {
+    "batch": lambda **more: rejoinder.batch_completion("echo/m", [MESSAGES] * 20, max_workers=2, **more),
+    "models": lambda **more: rejoinder.batch_completion_models(models=["echo/m"], messages=MESSAGES, **more),
+}
+
+
+@pytest.mark.parametrize("many", BATCHES)
+def test_interrupt_of_a_batch_waits_for_no_call(many: str) -> None:
+    echo = rejoinder.Echo(latency=3)
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        BATCHES[many](client=echo, caching=False)
+    assert time.monotonic() - begun < 2
+    assert echo.calls <= 2

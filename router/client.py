@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..caching.blocks import innermost
 from ..caching.cache import Cache
@@ -71,7 +71,7 @@ class Client:
         self.actual_usage_summary: dict[str, Any] | None = None
         """The same without them: what was paid for."""
 
-    def create(self, messages: Any, *, cache: Cache | None = None, **config: Any) -> Any:
+    def create(self, messages: Any, *, cache: Cache | Literal[False] | None = None, **config: Any) -> Any:
         """One answer. Raises the last configuration's error if none has answered."""
         last: Exception | None = None
         for full, model, arguments in self._candidates(config, cache):
@@ -84,7 +84,7 @@ class Client:
                 return answer
         raise last if last is not None else ConfigurationError("filter_func has refused every answer.")
 
-    async def acreate(self, messages: Any, *, cache: Cache | None = None, **config: Any) -> Any:
+    async def acreate(self, messages: Any, *, cache: Cache | Literal[False] | None = None, **config: Any) -> Any:
         """`create` for a running event loop."""
         last: Exception | None = None
         for full, model, arguments in self._candidates(config, cache):
@@ -97,9 +97,11 @@ class Client:
                 return answer
         raise last if last is not None else ConfigurationError("filter_func has refused every answer.")
 
-    def _candidates(self, config: Mapping[str, Any], cache: Cache | None) -> Iterable[tuple[Config, str, Config]]:
+    def _candidates(
+        self, config: Mapping[str, Any], cache: Cache | Literal[False] | None
+    ) -> Iterable[tuple[Config, str, Config]]:
         """Each configuration with the call's own words, its model, and the arguments of the completion."""
-        checked(config)
+        checked(config if cache is None or cache is False else {**config, "cache": cache})
         for own in self.configs:
             full = {**own, **config}
             if not full.get("model"):
@@ -178,7 +180,7 @@ def checked(config: Mapping[str, Any]) -> None:
     """Raises `WrongType` for a cache or a price that is none: where it is given, and not where it is first used."""
     cache, price = config.get("cache"), config.get("price")
     if cache is not None and not isinstance(cache, Cache):
-        raise WrongType(f"cache={cache!r} of a configuration must be a Cache, not {type(cache).__name__}.")
+        raise WrongType(f"cache={cache!r} of a client must be a Cache, not {type(cache).__name__}.")
     pair = price if isinstance(price, (list, tuple)) else (price, price)
     if price is not None and (len(pair) != 2 or not all(isinstance(one, (int, float)) for one in pair)):
         raise WrongType(

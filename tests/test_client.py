@@ -85,6 +85,9 @@ def test_cache_of_a_configuration_or_client_counts_before_seeds(tmp_path: Path) 
         assert client.create(MESSAGES).cache
     with pytest.raises(rejoinder.WrongType, match="must be a Cache"):
         rejoinder.Client(config_list=[{"model": "echo/m", "cache": {"ttl": 3}}])
+    with pytest.raises(rejoinder.WrongType, match="must be a Cache"):
+        client.create(MESSAGES, cache={"ttl": 3})  # type: ignore[arg-type]
+    assert not client.create(MESSAGES, cache=False).cache
 
 
 def test_price_of_a_configuration_is_what_summaries_count() -> None:

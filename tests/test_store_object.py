@@ -24,7 +24,8 @@ from obstore.store import GCSStore, MemoryStore
 import rejoinder
 from rejoinder.caching.cache import Cache
 from rejoinder.caching.stores.base import Store
-from rejoinder.caching.stores.object import ObjectStore, folder_of, key_of, name_of, pack
+from rejoinder.caching.stores.object import ObjectStore, pack
+from rejoinder.caching.stores.object_names import folder_of, key_of, name_of
 from rejoinder.core.errors import ConfigurationError
 from tests.conformance.store import StoreConformance, closing, in_fork, in_threads
 from tests.fixtures.emulators import AZURITE_ACCOUNT, AZURITE_KEY, azure_blob_server, overloaded_server, s3_server

@@ -7,38 +7,29 @@ object stores have no time to live for a single key, and some drop what is attac
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import re
 import secrets
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
 
-from ...core.errors import ConfigurationError, MissingPackage
+from ...core.errors import ConfigurationError
 from ...core.flow import Flow, Io, arun, run
 from .base import Record, Store, longest_lease
+from .object_bucket import Bucket, Found
+from .object_bucket import ObjectStoreError as ObjectStoreError
+from .object_names import covers, decode, encode, folder_of, is_hashed, key_of, name_of
 
 BUDGET = 1.0
 """Seconds. A first request to a cloud resolves a name, connects, agrees on TLS and may fetch credentials."""
 
-_PAGE = 1000  # objects listed, and removed, in one round trip
 _READERS = 16  # heads read at once while scanning
 _LINGER = 6  # budgets that a lease is given when it is about to be removed
 _FORGOTTEN = 60.0  # seconds after which an expired lease is nobody's, for `prune`
 
 MAGIC = b"RJO1"
 _HEAD = struct.Struct(">4sddI")  # the magic, stored at, expires at (infinity: never), bytes of the key that follow
-
-
-class ObjectStoreError(OSError):
-    """The object store did not do what it was asked. The message holds no credentials."""
 
 
 class ObjectStore(Store):
@@ -72,19 +63,14 @@ class ObjectStore(Store):
         leases: bool = True,
         **config: Any,
     ) -> None:
-        self._obstore = _import_obstore()
-        if not isinstance(url, str) and config:
-            raise ConfigurationError(f"A store of your own takes no {', '.join(config)}.")
+        self._bucket = Bucket(url, budget, config)
         self.budget, self.prefix = budget, prefix.strip("/")
-        self._url, self._config = url, config
-        self._objects = self._open()
-        is_folder = isinstance(self._objects, self._obstore.store.LocalStore)
-        self.leases = leases and not is_folder  # type: ignore[misc]  # of this object, by what is behind it
+        self.leases = leases and not self._bucket.is_folder  # type: ignore[misc]  # of this object, by what is behind it
         start = f"{self.prefix}/" if self.prefix else ""
         self._entries, self._leases = f"{start}e/", f"{start}l/"
 
     def __repr__(self) -> str:
-        return f"ObjectStore({_place(self._url)}, prefix={self.prefix!r})"
+        return f"ObjectStore({self._bucket}, prefix={self.prefix!r})"
 
     # ── sync and async ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,7 +78,7 @@ class ObjectStore(Store):
         return run(self._getting(key))
 
     def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        self._put(*self._entry(key, value, ttl))
+        self._bucket.put(*self._entry(key, value, ttl))
 
     def delete(self, key: str) -> bool:
         return run(self._deleting(key))
@@ -102,8 +88,7 @@ class ObjectStore(Store):
 
     def close(self) -> None:
         """Drop the connections of a store that was opened by url."""
-        if isinstance(self._url, str) and not isinstance(self._objects, self._obstore.store.MemoryStore):
-            self._objects = self._open()  # what is under way keeps the old one
+        self._bucket.reopen(self.budget)
 
     def lease(self, key: str, ttl: float) -> str | None:
         return run(self._leasing(key, secrets.token_hex(16), ttl))
@@ -118,7 +103,7 @@ class ObjectStore(Store):
         return await arun(self._getting(key))
 
     async def aset(self, key: str, value: bytes, ttl: float | None = None) -> None:
-        await self._aput(*self._entry(key, value, ttl))
+        await self._bucket.aput(*self._entry(key, value, ttl))
 
     async def adelete(self, key: str) -> bool:
         return await arun(self._deleting(key))
@@ -144,10 +129,10 @@ class ObjectStore(Store):
 
     def _entry(self, key: str, value: bytes, ttl: float | None) -> tuple[str, bytes]:
         name = name_of(key)
-        return self._entries + name, pack(value, ttl, _encode(key) if _is_hashed(name) else b"")
+        return self._entries + name, pack(value, ttl, encode(key) if is_hashed(name) else b"")
 
     def _getting(self, key: str) -> Flow[bytes | None]:
-        found = yield Io(self._fetch, self._afetch, (self._entries + name_of(key),))
+        found = yield Io(self._bucket.fetch, self._bucket.afetch, (self._entries + name_of(key),))
         if found is None:
             return None
         head = _Head.read(found.data)
@@ -158,26 +143,26 @@ class ObjectStore(Store):
     def _deleting(self, key: str) -> Flow[bool]:
         path = self._entries + name_of(key)
         # S3 answers alike whether there was something to remove or not.
-        if not (yield Io(self._is_there, self._ais_there, (path,))):
+        if not (yield Io(self._bucket.is_there, self._bucket.ais_there, (path,))):
             return False
-        yield Io(self._remove, self._aremove, ([path],))
+        yield Io(self._bucket.remove, self._bucket.aremove, ([path],))
         return True
 
     def _clearing(self, prefix: str) -> Flow[int]:
-        removed, pages = 0, self._list(self._entries + folder_of(prefix))
-        while page := (yield Io(self._next, self._anext, (pages,))):
+        removed, pages = 0, self._bucket.pages(self._entries + folder_of(prefix))
+        while page := (yield Io(self._bucket.page, self._bucket.apage, (pages,))):
             paths = [each["path"] for each in page]
-            if not _covers(prefix):
+            if not covers(prefix):
                 keys = yield Io(self._keys, self._akeys, (paths,))
                 paths = [path for path, key in zip(paths, keys, strict=True) if key and key.startswith(prefix)]
             if paths:
-                yield Io(self._remove, self._aremove, (paths,))
+                yield Io(self._bucket.remove, self._bucket.aremove, (paths,))
             removed += len(paths)
         return removed
 
     def peek(self, keys: Sequence[str]) -> list[bytes | None]:
         def look(key: str) -> bytes | None:
-            found = self._fetch(self._entries + name_of(key))
+            found = self._bucket.fetch(self._entries + name_of(key))
             head = found and _Head.read(found.data)
             return None if found is None else head.value(found.data) if head else b""
 
@@ -198,19 +183,19 @@ class ObjectStore(Store):
         return self._prune(self._entries, time.time())
 
     def _prune(self, folder: str, now: float) -> int:
-        removed, pages = 0, self._list(folder)
-        while page := self._next(pages):
+        removed, pages = 0, self._bucket.pages(folder)
+        while page := self._bucket.page(pages):
             paths = [each["path"] for each in page]
             heads = self._each(self._head, paths)
             dead = [path for path, head in zip(paths, heads, strict=True) if head and head.expires_at <= now]
             if dead:
-                self._remove(dead)
+                self._bucket.remove(dead)
             removed += len(dead)
         return removed
 
     def _records(self, prefix: str) -> Iterator[Record]:
-        pages = self._list(self._entries + folder_of(prefix))
-        while page := self._next(pages):
+        pages = self._bucket.pages(self._entries + folder_of(prefix))
+        while page := self._bucket.page(pages):
             keys = dict(zip([each["path"] for each in page], self._keys([each["path"] for each in page]), strict=True))
             wanted = [each for each in page if (keys[each["path"]] or "").startswith(prefix)]
             heads = self._each(self._head, [each["path"] for each in wanted])
@@ -220,26 +205,24 @@ class ObjectStore(Store):
                     yield Record(key, each["size"] - head.length, head.stored_at, head.end)
 
     def _keys(self, paths: list[str]) -> list[str | None]:
-        if any(map(_is_hashed, paths)):
+        if any(map(is_hashed, paths)):
             return self._each(self._key, paths)
         return [self._key(path) for path in paths]
 
     async def _akeys(self, paths: list[str]) -> list[str | None]:
-        import asyncio
-
         return await asyncio.to_thread(self._keys, paths)
 
     def _key(self, path: str) -> str | None:
         """The key of an entry; None if it has gone meanwhile, or is none of ours."""
         name = path.removeprefix(self._entries)
-        if not _is_hashed(name):
+        if not is_hashed(name):
             return key_of(name)
         head = self._head(path)
-        data = head and self._range(path, _HEAD.size, head.length)
-        return _decode(data) if data else None
+        data = head and self._bucket.piece(path, _HEAD.size, head.length)
+        return decode(data) if data else None
 
     def _head(self, path: str) -> _Head | None:
-        return _Head.read(self._range(path, 0, _HEAD.size) or b"")
+        return _Head.read(self._bucket.piece(path, 0, _HEAD.size) or b"")
 
     def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         if len(items) < 2:
@@ -253,7 +236,7 @@ class ObjectStore(Store):
         path = self._lease_path(key)
         if (yield self._put_if(path, token, ttl, "create")):
             return token
-        found = yield Io(self._fetch, self._afetch, (path,))
+        found = yield Io(self._bucket.fetch, self._bucket.afetch, (path,))
         if found is None:  # given back between our two requests
             return token if (yield self._put_if(path, token, ttl, "create")) else None
         head = _Head.read(found.data)
@@ -265,7 +248,7 @@ class ObjectStore(Store):
 
     def _renewing(self, key: str, token: str, ttl: float) -> Flow[bool]:
         path = self._lease_path(key)
-        found = yield Io(self._fetch, self._afetch, (path,))
+        found = yield Io(self._bucket.fetch, self._bucket.afetch, (path,))
         if not _is_held(found, token):
             return False
         return bool((yield self._put_if(path, token, ttl, found.version)))
@@ -277,14 +260,14 @@ class ObjectStore(Store):
         #   we:                                                delete theirs
         # So what is left of ours must outlast our request; if it may not, it is made longer first.
         path = self._lease_path(key)
-        found = yield Io(self._fetch, self._afetch, (path,))
+        found = yield Io(self._bucket.fetch, self._bucket.afetch, (path,))
         head = _is_held(found, token)
         if not head:
             return False
         linger = _LINGER * self.budget
         if head.expires_at - time.time() < linger / 2 and not (yield self._put_if(path, token, linger, found.version)):
             return False
-        yield Io(self._remove, self._aremove, ([path],))
+        yield Io(self._bucket.remove, self._bucket.aremove, ([path],))
         return True
 
     def _lease_path(self, key: str) -> str:
@@ -293,144 +276,7 @@ class ObjectStore(Store):
         return self._leases + name_of(key)
 
     def _put_if(self, path: str, token: str, ttl: float, mode: Any) -> Io:
-        return Io(self._try_to_put, self._atry_to_put, (path, pack(token.encode(), ttl), mode))
-
-    # ── requests, each in both forms ──────────────────────────────────────────────────────────────────────────────
-
-    def _fetch(self, path: str) -> _Found | None:
-        with self._request():
-            try:
-                result = self._obstore.get(self._objects, path)
-                return _Found(result.bytes().to_bytes(), _version(result.meta))
-            except FileNotFoundError:
-                return None
-
-    async def _afetch(self, path: str) -> _Found | None:
-        with self._request():
-            try:
-                result = await self._obstore.get_async(self._objects, path)
-                return _Found((await result.bytes_async()).to_bytes(), _version(result.meta))
-            except FileNotFoundError:
-                return None
-
-    def _put(self, path: str, data: bytes, mode: Any = "overwrite") -> None:
-        with self._request():
-            self._obstore.put(self._objects, path, data, mode=mode, use_multipart=False)
-
-    async def _aput(self, path: str, data: bytes, mode: Any = "overwrite") -> None:
-        with self._request():
-            await self._obstore.put_async(self._objects, path, data, mode=mode, use_multipart=False)
-
-    def _try_to_put(self, path: str, data: bytes, mode: Any) -> bool:
-        try:
-            self._put(path, data, mode)
-        except _Conflict:
-            return False
-        return True
-
-    async def _atry_to_put(self, path: str, data: bytes, mode: Any) -> bool:
-        try:
-            await self._aput(path, data, mode)
-        except _Conflict:
-            return False
-        return True
-
-    def _is_there(self, path: str) -> bool:
-        with self._request():
-            try:
-                self._obstore.head(self._objects, path)
-            except FileNotFoundError:
-                return False
-            return True
-
-    async def _ais_there(self, path: str) -> bool:
-        with self._request():
-            try:
-                await self._obstore.head_async(self._objects, path)
-            except FileNotFoundError:
-                return False
-            return True
-
-    def _range(self, path: str, start: int, end: int) -> bytes | None:
-        with self._request():
-            try:
-                data: bytes = self._obstore.get_range(self._objects, path, start=start, end=end).to_bytes()
-            except FileNotFoundError:
-                return None
-            return data
-
-    def _remove(self, paths: list[str]) -> None:
-        with self._request():
-            try:
-                self._obstore.delete(self._objects, paths)
-            except FileNotFoundError:  # a folder stops at the first that somebody else has removed
-                for path in paths if len(paths) > 1 else ():
-                    self._remove([path])
-
-    async def _aremove(self, paths: list[str]) -> None:
-        with self._request():
-            try:
-                await self._obstore.delete_async(self._objects, paths)
-            except FileNotFoundError:
-                for path in paths if len(paths) > 1 else ():
-                    await self._aremove([path])
-
-    def _list(self, folder: str) -> Any:
-        with self._request():
-            return self._obstore.list(self._objects, folder.rstrip("/"), chunk_size=_PAGE)
-
-    def _next(self, pages: Any) -> Any:
-        with self._request():
-            return next(pages, None)
-
-    async def _anext(self, pages: Any) -> Any:
-        with self._request():
-            return await anext(pages, None)
-
-    @contextmanager
-    def _request(self) -> Iterator[None]:
-        """Around whatever makes requests: refuses in a forked child, and makes obstore's errors ours."""
-        _Runtime.claim()
-        errors = self._obstore.exceptions
-        try:
-            yield
-        except (errors.AlreadyExistsError, errors.PreconditionError):
-            raise _Conflict("Somebody else has changed it.") from None
-        except (errors.BaseError, FileNotFoundError, NotImplementedError) as error:
-            # 409 is what S3 says to all but one of those who write under a condition at the same moment.
-            if " 409 " in str(error):
-                raise _Conflict("Somebody else is changing it.") from None
-            raise ObjectStoreError(_plain(error)) from None
-
-    def _open(self) -> Any:
-        if not isinstance(self._url, str):
-            return self._url
-        if urlsplit(self._url).scheme == "memory" and not self._config:
-            return self._obstore.store.MemoryStore()
-        options: dict[str, Any] = dict(self._config)
-        if urlsplit(self._url).scheme == "file":
-            options.setdefault("mkdir", True)
-        else:
-            options["client_options"] = {
-                "timeout": timedelta(seconds=self.budget),
-                "connect_timeout": timedelta(seconds=self.budget / 2),
-                **({"allow_http": True} if str(options.get("endpoint", "")).startswith("http://") else {}),
-                **(options.get("client_options") or {}),
-            }
-            options.setdefault("retry_config", {"max_retries": 0})
-        try:
-            return self._obstore.store.from_url(self._url, **options)
-        except (self._obstore.exceptions.BaseError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"The object store cannot be set up: {_plain(error)}") from None
-
-
-class _Conflict(ObjectStoreError):
-    """A condition of a PUT did not hold."""
-
-
-class _Found(NamedTuple):
-    data: bytes
-    version: dict[str, str]
+        return Io(self._bucket.try_to_put, self._bucket.atry_to_put, (path, pack(token.encode(), ttl), mode))
 
 
 class _Head(NamedTuple):
@@ -459,31 +305,13 @@ class _Head(NamedTuple):
         return data[self.length :]
 
 
-class _Runtime:
-    """Which process's threads do obstore's work. They do not follow into a forked child, which would wait for ever."""
-
-    pid: int | None = None
-    _claiming = threading.Lock()
-
-    @classmethod
-    def claim(cls) -> None:
-        if cls.pid is None:
-            with cls._claiming:
-                cls.pid = cls.pid or os.getpid()
-        if cls.pid != os.getpid():
-            raise ObjectStoreError(
-                "obstore was used before this process was forked and cannot be used in it. Fork before the first call, "
-                "or start processes by 'spawn'."
-            )
-
-
 def pack(value: bytes, ttl: float | None, key: bytes = b"") -> bytes:
     """What is put into an object: the head, the key where the object's name does not tell it, and the value."""
     now = time.time()
     return _HEAD.pack(MAGIC, now, float("inf") if ttl is None else now + ttl, len(key)) + key + value
 
 
-def _is_held(found: _Found | None, token: str) -> _Head | None:
+def _is_held(found: Found | None, token: str) -> _Head | None:
     head = _Head.read(found.data) if found is not None else None
     is_ours = head is not None and head.is_live and found is not None and head.value(found.data) == token.encode()
     return head if is_ours else None
@@ -491,73 +319,6 @@ def _is_held(found: _Found | None, token: str) -> _Head | None:
 
 def _is_live(expires_at: float | None) -> bool:
     return expires_at is None or expires_at > time.time()
-
-
-def _version(meta: Mapping[str, Any]) -> dict[str, str]:
-    return {field: meta[field] for field in ("e_tag", "version") if meta.get(field)}
-
-
-# ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-# Listing goes by folders, not by characters: "a" does not list "ab". So each part of a key that a colon ends, as a
-# namespace does, is a folder: "team:9f86" is "team_/9f86". All but a-z, 0-9 and "-" is "_" and two hexadecimal digits,
-# capitals too, as not every folder tells them from small letters. A folder ends with "_", so none is called like a
-# file. Of what would be too long, the beginning of the folders is kept, and the rest is "_-" and a hash.
-
-LONGEST, LONGEST_FOLDER = 200, 120  # characters; S3 allows 1024 bytes, file systems 255 for each part
-
-
-def name_of(key: str) -> str:
-    """The name of a key's object, below the prefix."""
-    *folders, leaf = key.split(":")
-    name = "".join(f"{_escape(part)}_/" for part in folders) + (_escape(leaf) or "__")
-    if len(name) <= LONGEST:
-        return name
-    return f"{folder_of(key)}_-{hashlib.sha256(_encode(key)).hexdigest()}"
-
-
-def folder_of(prefix: str) -> str:
-    """A folder that has all objects whose keys start with `prefix`, and perhaps others."""
-    folder = ""
-    for part in prefix.split(":")[:-1]:
-        longer = f"{folder}{_escape(part)}_/"
-        if len(longer) > LONGEST_FOLDER:
-            break
-        folder = longer
-    return folder
-
-
-def key_of(name: str) -> str:
-    """The key of an object by its name, unless that has a hash."""
-    *folders, leaf = name.split("/")
-    parts = [*(folder[:-1] for folder in folders), "" if leaf == "__" else leaf]
-    return ":".join(_decode(re.sub(r"_([0-9a-f]{2})", _unescape, part).encode("latin-1")) for part in parts)
-
-
-def _covers(prefix: str) -> bool:
-    """Whether all that is in the prefix's folder starts with the prefix."""
-    return folder_of(prefix) == "".join(f"{_escape(part)}_/" for part in prefix.split(":")[:-1]) and (
-        not prefix or prefix.endswith(":")
-    )
-
-
-def _is_hashed(name: str) -> bool:
-    return name.rpartition("/")[2].startswith("_-")
-
-
-def _escape(text: str) -> str:
-    return re.sub(rb"[^a-z0-9-]", lambda found: b"_%02x" % found[0][0], _encode(text)).decode()
-
-
-def _unescape(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16))
-
-
-def _encode(key: str) -> bytes:
-    return key.encode("utf-8", "surrogatepass")
-
-
-def _decode(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
 
 
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -587,29 +348,3 @@ def open_store(options: Mapping[str, Any], budget: float) -> ObjectStore:
     if "url" not in given:
         raise ConfigurationError("An object store needs url=, such as s3://bucket, gs://bucket or az://container.")
     return ObjectStore(given.pop("url"), budget=budget, **given)
-
-
-def _import_obstore() -> Any:
-    try:
-        import obstore
-        import obstore.exceptions
-        import obstore.store
-    except ImportError:
-        raise MissingPackage("The object store", "obstore", "rejoinder[object]") from None
-    return obstore
-
-
-def _place(url: Any) -> str:
-    """Where it is, without what may be secret: a signature stands in the query, a password before the host."""
-    if not isinstance(url, str):
-        return type(url).__name__
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _plain(error: Exception) -> str:
-    """The beginning of an error's message, and the service's word for it. Its whole answer may quote a token."""
-    text = str(error)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    beginning = re.sub(r"\?\S*", "", re.split(r"[<{\n]", text, maxsplit=1)[0]).strip(" :")
-    return f"{beginning[:300]} {code[1]}" if code else beginning[:300]

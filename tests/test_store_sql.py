@@ -68,6 +68,9 @@ class TestOnSQLite(StoreConformance):
 
 
 class TestOnDuckDB(StoreConformance):
+    many = 703
+    """More than a page; each write takes DuckDB milliseconds."""
+
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[SQLStore]:
         pytest.importorskip("duckdb_engine", reason="pip install duckdb duckdb-engine")

@@ -10,15 +10,11 @@ counts tokens for a whole request only: each item keeps its share of them, by le
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-import sys
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import orjson
 
 from ..caching.cache import Cache
 from ..caching.entry import Entry
@@ -26,22 +22,19 @@ from ..caching.flights import Flight
 from ..caching.keys import EARLIER, NotJSON
 from ..caching.policy import Controls, is_soon_over
 from ..core.errors import CacheMiss, RejoinderError
-from ..core.flow import Flow, Io, arun, run
+from ..core.flow import Flow, Io
 from ..core.types import Options, Request
 from ..providers import table
-from ..providers.base import Failure, Most, ProviderFault
+from ..providers.base import Failure, ProviderFault
 from ..providers.deployment import deployment
 from .books import Slip, slip_of, watched
 from .engine import cache_for, in_task, in_thread, may_fall_back
 from .faults import invalid, late, twin_of
 from .miss import _apause, _pause, is_to_be_stored, notes_of, repeats_of
+from .portions import all_of, each_of, portions
 from .shape import options_of, snapshot
+from .shares import shares_of, split, summed
 from .vendor import ask_whole, fitted
-
-AT_ONCE = 64
-"""How many items are read or written at the same time, by a task."""
-ASKED_AT_ONCE = 4
-"""How many requests one call has under way at the same time, by a task, where a vendor takes only so much in one."""
 
 Found = dict[str, Entry]
 log = logging.getLogger("rejoinder")
@@ -210,7 +203,7 @@ class Batch:
     def read_late(self, keys: list[str]) -> Flow[Found]:
         """The entries of `keys` that are past their time, but within the call's grace."""
         reads = {key: self.cache.read_stale(key, self.controls) for key in keys}
-        return (yield from self.readable((yield Io(_each, _aeach, (reads,)))))
+        return (yield from self.readable((yield from each_of(reads))))
 
     def renew_late(self, spare: Found) -> Flow[Found]:
         """Those that serve at once; they are asked for anew."""
@@ -357,7 +350,7 @@ class Batch:
     def write(self, entries: Found, count: str = "stored") -> Flow[None]:
         if entries:
             writes = {key: self.cache.write(key, entry, count=count) for key, entry in entries.items()}
-            yield Io(_each, _aeach, (writes,))
+            yield from each_of(writes)
 
     def is_to_be_stored(self, entry: Entry) -> bool:
         """As the caller's `store_if` says, which is shown the answer to this item alone."""
@@ -373,7 +366,7 @@ class Batch:
         earlier: dict[str, Entry | None] = {}
         if self.controls.may_read or self.controls.may_store:
             reads = {key: self.cache.read(key, self.controls, again=True) for key in entries}
-            earlier = yield Io(_each, _aeach, (reads,))
+            earlier = yield from each_of(reads)
         repeats = {
             key: repeats_of(self.cache, self.controls, earlier.get(key), entry.body) for key, entry in entries.items()
         }
@@ -393,7 +386,7 @@ class Batch:
     def read(self, keys: list[str], *, again: bool = False) -> Flow[Found]:
         """The stored entries of `keys`. `again`: they have been looked for before, and are not counted twice."""
         reads = {key: self.cache.read(key, self.controls, again=again) for key in keys}
-        return (yield from self.readable((yield Io(_each, _aeach, (reads,)))))
+        return (yield from self.readable((yield from each_of(reads))))
 
     def readable(self, entries: Mapping[str, Entry | None]) -> Flow[Found]:
         """Those that are there. One that holds no vector is set aside, and counts as missing."""
@@ -448,123 +441,6 @@ class Batch:
         return answer
 
 
-def split(answer: Any, items: Sequence[Any]) -> Generator[bytes, None, None]:
-    """The answer to each item alone, as JSON."""
-    rest = answer.model_dump(exclude={"data", "usage", "cache"})
-    shares = list(shares_of(answer.usage.model_dump(), [len(item) or 1 for item in items]))
-    for item, usage in zip(answer.data, shares, strict=True):
-        yield orjson.dumps({**rest, "data": [{**item.model_dump(), "index": 0}], "usage": usage})
-
-
-def shares_of(usage: Mapping[str, Any], weights: Sequence[int]) -> Generator[dict[str, Any], None, None]:
-    """Each one's share of the vendor's counts. Whole numbers stay whole and add up; what is no number is left out.
-
-    >>> list(shares_of({"total_tokens": 10}, [1, 1, 1]))
-    [{'total_tokens': 3}, {'total_tokens': 3}, {'total_tokens': 4}]
-    """
-    whole, before = sum(weights), 0
-    for weight in weights:
-        after = before + weight
-        yield {
-            name: count * after // whole - count * before // whole if isinstance(count, int) else count * weight / whole
-            for name, count in usage.items()
-            if isinstance(count, (int, float)) and not isinstance(count, bool)
-        }
-        before = after
-
-
 def _lease_of(keys: Sequence[str]) -> str:
     """Who asks for these very items holds this lease. Of processes whose batches only overlap, none waits."""
     return keys[0] + ":" + hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-
-
-def summed(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """One usage out of many; what is no number is left out."""
-    whole: dict[str, Any] = {}
-    for usage in usages:
-        for name, count in usage.items():
-            if isinstance(count, (int, float)) and not isinstance(count, bool):
-                whole[name] = whole.get(name, 0) + count
-    return whole
-
-
-# Many items at once
-
-
-def portions(names: Sequence[Any], most: Most, items: Mapping[Any, Any] | None = None) -> list[list[Any]]:
-    """`names` in their order, cut so that no part is more than a vendor takes in one request.
-
-    `items` has what each name stands for; without it the names are the items. An item that alone is too large is a part
-    of its own, and the vendor's to refuse.
-
-    >>> portions(["a", "b", "c"], Most(items=2))
-    [['a', 'b'], ['c']]
-    """
-    parts: list[list[Any]] = [[]]
-    tokens = 0
-    for name in names:
-        weight = 0 if most.tokens == sys.maxsize else most_tokens_of(name if items is None else items[name])
-        if parts[-1] and (len(parts[-1]) == most.items or tokens + weight > most.tokens):
-            parts.append([])
-            tokens = 0
-        parts[-1].append(name)
-        tokens += weight
-    return parts
-
-
-def most_tokens_of(item: Any) -> int:
-    """How many tokens `item` may be. A text is not counted but estimated, on the safe side: one for two bytes.
-
-    English has one for about four, code for about three; no vendor's tokenizer has to be loaded for this.
-    """
-    if not isinstance(item, str):
-        return len(item) if isinstance(item, Sequence) else 1
-    return (len(item) if item.isascii() else len(item.encode("utf-8", "replace"))) // 2 + 1
-
-
-def all_of(asked: Sequence[Flow[Any]]) -> Flow[list[Any]]:
-    """What these flows give: one after the other in a thread, a few at the same time in a task.
-
-    After a failure none is begun, and those under way are let end, because they are paid for; then it is raised.
-    """
-    if len(asked) == 1:
-        return [(yield from asked[0])]
-    return (yield Io(_all, _aall, (asked,)))  # type: ignore[no-any-return]
-
-
-def _all(flows: Sequence[Flow[Any]]) -> list[Any]:
-    return [run(flow) for flow in flows]
-
-
-async def _aall(flows: Sequence[Flow[Any]]) -> list[Any]:
-    bound = asyncio.Semaphore(ASKED_AT_ONCE)
-    failures: list[Exception] = []
-
-    async def do(flow: Flow[Any]) -> Any:
-        async with bound:
-            if failures:
-                return None
-            try:
-                return await arun(flow)
-            except Exception as error:
-                failures.append(error)
-
-    done = await asyncio.gather(*map(do, flows))
-    if failures:
-        raise failures[0]
-    return done
-
-
-def _each(flows: Mapping[str, Flow[Any]]) -> dict[str, Any]:
-    return {key: run(flow) for key, flow in flows.items()}
-
-
-async def _aeach(flows: Mapping[str, Flow[Any]]) -> dict[str, Any]:
-    bound = asyncio.Semaphore(AT_ONCE)
-
-    async def do(flow: Flow[Any]) -> Any:
-        async with bound:
-            return await arun(flow)
-
-    done = await asyncio.gather(*map(do, flows.values()))
-    return dict(zip(flows, done, strict=True))

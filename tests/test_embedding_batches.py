@@ -13,7 +13,7 @@ import pytest
 import rejoinder
 from rejoinder.providers import table
 from rejoinder.providers.base import Most
-from rejoinder.router import embedding, engine
+from rejoinder.router import engine, portions
 from tests.fixtures.endpoint_server import Asked, EndpointServer, Reply
 
 Embed = Callable[..., Any]
@@ -119,7 +119,7 @@ def test_nothing_is_asked_after_a_failure_that_need_not_be(embed: Embed, server:
     server.answer = lambda _: Reply(json={"error": {"message": "no"}}, status=400)
     with pytest.raises(rejoinder.BadRequestError):
         embed([f"t{number}" for number in range(200)])
-    assert server.calls <= embedding.ASKED_AT_ONCE
+    assert server.calls <= portions.ASKED_AT_ONCE
 
 
 async def test_tasks_have_a_few_requests_under_way_and_no_more(server: EndpointServer, cache: Any) -> None:
@@ -140,10 +140,10 @@ async def test_tasks_have_a_few_requests_under_way_and_no_more(server: EndpointS
     texts = [f"t{number}" for number in range(100)]
     given: Any = {"model": "dashscope/m", "api_base": server.url, "api_key": "sk-mock"}
     task = asyncio.create_task(rejoinder.aembedding(input=texts, **given))
-    await asyncio.to_thread(wait_until, lambda: server.calls == embedding.ASKED_AT_ONCE)
+    await asyncio.to_thread(wait_until, lambda: server.calls == portions.ASKED_AT_ONCE)
     opened.set()
     assert read(await task) == [vector(text) for text in texts]
-    assert (most, server.calls) == (embedding.ASKED_AT_ONCE, 10)
+    assert (most, server.calls) == (portions.ASKED_AT_ONCE, 10)
 
 
 async def test_follower_has_the_items_of_the_first_part_before_the_last_is_there(
@@ -228,7 +228,7 @@ def test_servers_without_a_known_bound_get_all_at_once(server: EndpointServer, c
     ],
 )
 def test_parts_are_as_large_as_they_may_be(items: Any, most: Most, expected: Any) -> None:
-    assert embedding.portions(items, most) == expected
+    assert portions.portions(items, most) == expected
 
 
 def test_rows_that_cut_have_endpoints_to_cut_for() -> None:

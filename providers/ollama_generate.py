@@ -16,19 +16,8 @@ import orjson
 from ..core.types import Request
 from .base import Call, Provider, StreamDecoder
 from .broken import MALFORMED, malformed
-from .ollama import (
-    OPTIONS,
-    OllamaCodec,
-    OllamaStream,
-    durations,
-    ending_of,
-    fault_of,
-    format_of,
-    head,
-    options_of,
-    text_of,
-    usage_of,
-)
+from .ollama import OPTIONS, OllamaCodec, format_of, options_of
+from .ollama_answers import OllamaStream, durations, ending_of, fault_of, head, text_of, usage_of
 
 Json = dict[str, Any]
 

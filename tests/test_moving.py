@@ -118,6 +118,13 @@ def test_redis_url_of_the_environment_is_where_redis_is(monkeypatch: pytest.Monk
     assert "there:6379" in repr(Cache(type="redis"))
 
 
+@pytest.mark.parametrize("wrong", [{"db": "x"}, {"port": "x"}, {"ssl": "false"}])
+def test_redis_options_of_wrong_types_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(WrongType, match=f"{next(iter(wrong))}='"):
+        Cache(type="redis", **wrong)
+    assert "db=1" in repr(Cache(type="redis", host="here", port="6380", db="1"))  # type: ignore[arg-type]
+
+
 def test_answer_of_the_callers_own_is_stored_by_way_of_echo() -> None:
     cache = Cache.memory()
     rejoinder.completion("openai/gpt-4o", MESSAGES, client=rejoinder.Echo("Mine."), cache=cache)

@@ -108,17 +108,26 @@ def _redis(options: dict[str, Any], budget: float) -> Store:
             raise ConfigurationError(f"Cache(type='redis') takes no {name}.")
     if "port" in options:
         options["port"] = _port(options["port"])
+    if "db" in options:
+        options["db"] = _number("db", options["db"])
+    if not isinstance(options.get("ssl", False), bool):
+        raise WrongType(f"ssl={options['ssl']!r} must be True or False.")
     return RedisStore(url=url, budget=budget, **options)
 
 
 def _port(given: Any) -> int:
-    try:
-        port = int(given)
-    except (TypeError, ValueError):
-        raise WrongType(f"port={given!r} must be a number.") from None
+    port = _number("port", given)
     if not 0 < port < 65_536:
         raise ConfigurationError(f"port={port} is none: there are 1 to 65535.")
     return port
+
+
+def _number(name: str, given: Any) -> int:
+    """A number, which may be text as it comes out of the environment."""
+    try:
+        return int(given)
+    except (TypeError, ValueError):
+        raise WrongType(f"{name}={given!r} must be a number.") from None
 
 
 def _sql(options: dict[str, Any], budget: float) -> Store:

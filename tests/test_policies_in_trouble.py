@@ -458,22 +458,27 @@ class Slow(MemoryStore):
         return self.release(key, token)
 
 
-@pytest.mark.parametrize("answer", ["text", NO_MODEL])
-@pytest.mark.parametrize("stream", [False, True])
-def test_wherever_a_call_is_cancelled_its_lease_is_given_back(answer: Any, stream: bool) -> None:
+async def asked(kind: str, answer: Any, cache: Cache) -> None:
+    client = Echo(answer)
+    if kind == "embedding":
+        await rejoinder.aembedding(model="echo/m", input=["a", "b"], client=client, cache=cache, num_retries=0)
+        return
+    found = await rejoinder.acompletion(**CALL, client=client, cache=cache, stream=kind == "stream")
+    if kind == "stream":
+        async for _ in found:
+            pass
+
+
+@pytest.mark.parametrize("answer", [None, NO_MODEL])
+@pytest.mark.parametrize("kind", ["whole", "stream", "embedding"])
+def test_wherever_a_call_is_cancelled_its_lease_is_given_back(answer: Any, kind: str) -> None:
     from rejoinder.caching import leases
 
     async def go(turns: int) -> bool:
         store = Slow()
         cache = Cache(store=store, error_ttl=60)
 
-        async def call() -> None:
-            found = await rejoinder.acompletion(**CALL, client=Echo(answer), cache=cache, stream=stream)
-            if stream:
-                async for _ in found:
-                    pass
-
-        task = asyncio.create_task(call())
+        task = asyncio.create_task(asked(kind, answer, cache))
         for _ in range(turns):
             await asyncio.sleep(0)
         was_done = task.done()

@@ -38,6 +38,7 @@ from .policy import (
     check_mode,
     in_mode,
     is_fresh,
+    is_text,
     mode_now,
     mode_of_process,
     seconds,
@@ -757,7 +758,7 @@ def prefix_of(namespace: str) -> str:
 
 
 def _namespace(namespace: str | None) -> str:
-    if namespace is not None and not isinstance(namespace, str):
+    if namespace is not None and not is_text(namespace):
         raise WrongType(f"namespace={namespace!r} must be text, not {type(namespace).__name__}.")
     return namespace or "default"
 

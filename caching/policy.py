@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..core import settings
 from ..core.errors import ConfigurationError, WrongType, suggestion
@@ -239,8 +239,16 @@ def _span(name: str, value: Any) -> float:
     return seconds(value) or 0.0
 
 
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether it is text that can be stored. Half a surrogate pair cannot: it is refused before a call is paid."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
+    if not is_text(value):
         raise WrongType(f"cache={{{name!r}: {value!r}}} must be text, not {type(value).__name__}.")
     return value
 
@@ -263,7 +271,7 @@ def _function(name: str, value: Any) -> Callable[[Any], bool | None]:
 
 def _tags(name: str, value: Any) -> tuple[str, ...]:
     tags = (value,) if isinstance(value, str) else value
-    if not isinstance(tags, (list, tuple, set, frozenset)) or not all(isinstance(tag, str) and tag for tag in tags):
+    if not isinstance(tags, (list, tuple, set, frozenset)) or not all(tag and is_text(tag) for tag in tags):
         raise WrongType(f"{name}={value!r} must be words: a list of texts that are not empty.")
     return tuple(sorted(tags))
 

@@ -303,6 +303,16 @@ def test_explain_says_that_an_error_is_kept(clock: Clock) -> None:
     assert "error" in str(told)
 
 
+@pytest.mark.parametrize("given", [{"tags": ["half a \ud800"]}, {"namespace": "half a \ud800"}])
+def test_words_that_cannot_be_stored_are_refused_before_anything_is_paid(given: dict[str, Any]) -> None:
+    echo = Echo()
+    with Cache.memory(), pytest.raises(WrongType):
+        rejoinder.completion(**CALL, client=echo, cache=given)
+    with pytest.raises(WrongType):
+        Cache.memory(**given)
+    assert echo.calls == 0
+
+
 # ── store_if ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

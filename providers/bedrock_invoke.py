@@ -31,7 +31,7 @@ import orjson
 from ..core.endpoint_folds import unfold_text
 from ..core.shape import completion_as_chunk
 from ..core.types import Request
-from . import bedrock_choices, cohere_v1
+from . import bedrock_choices, cohere_v1, cohere_v1_answers
 from .anthropic import AnthropicCodec, packed
 from .anthropic_answers import AnthropicStream
 from .base import Call, Provider, ProviderFault, Reply, StreamDecoder
@@ -109,7 +109,7 @@ class BedrockInvokeCodec(BedrockCodec):
         if bedrock_choices.READERS.keys() & answer.keys():
             return bedrock_choices.completion(body, request)
         if "text" in answer:
-            return cohere_v1.completion(body, request)
+            return cohere_v1_answers.completion(body, request)
         return self._claude.decode(body, request)
 
     def decode_reply(self, reply: Reply, request: Request) -> bytes:
@@ -227,7 +227,7 @@ class V1Stream(FramedStream):
 
     def __init__(self, request: Request) -> None:
         super().__init__()
-        self._reader = cohere_v1.V1Reader(request)
+        self._reader = cohere_v1_answers.V1Reader(request)
 
     def read(self, name: str, payload: bytes) -> list[bytes]:
         return read_event(self._reader, payload)
@@ -238,7 +238,7 @@ class V1Stream(FramedStream):
         return []
 
 
-def read_event(reader: bedrock_choices.ChoiceReader | cohere_v1.V1Reader, payload: bytes) -> list[bytes]:
+def read_event(reader: bedrock_choices.ChoiceReader | cohere_v1_answers.V1Reader, payload: bytes) -> list[bytes]:
     event = event_in(payload)
     try:
         return reader.read(orjson.loads(event), event)

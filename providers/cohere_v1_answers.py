@@ -11,6 +11,7 @@ from ..core.types import Request
 from .base import ProviderFault, StreamDecoder
 from .broken import CUT_SHORT, MALFORMED, malformed
 from .cohere_answers import ending_of, fault_of, head, usage_of
+from .lines import LineSplitter
 
 Json = dict[str, Any]
 
@@ -71,25 +72,19 @@ class CohereV1Stream(StreamDecoder):
     """One JSON object a line, bare or as an event's data."""
 
     def __init__(self, request: Request) -> None:
-        self._rest = bytearray()
+        self._lines = LineSplitter()
         self._reader = V1Reader(request)
         self._request = request
         self._body = bytearray()
         """What came before the first event: all of an answer or error that does not stream."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        if b"\n" not in data:  # tiny writes of a long line must not cost its square
-            self._rest += data
-            return []
-        *lines, rest = (bytes(self._rest) + data).split(b"\n")
-        self._rest = bytearray(rest)
-        return [chunk for line in lines for chunk in self._line(line)]
+        return [chunk for line in self._lines.feed(data) for chunk in self._line(line)]
 
     def end(self) -> list[bytes]:
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest = self._lines.end()
         if not self._reader.has_begun and b"event_type" not in rest:
             return self._unstreamed(bytes(self._body) + rest)
-        # The last line may lack its break; or it is what was there when the connection broke.
         chunks = self._line(rest) if rest.rstrip().endswith(b"}") else []
         if not self._reader.finished:
             raise ProviderFault(CUT_SHORT, rest)

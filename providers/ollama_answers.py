@@ -13,6 +13,7 @@ from ..core.types import Request
 from .base import ProviderFault, StreamDecoder
 from .broken import CUT_SHORT, MALFORMED, is_json, malformed
 from .failures import fault_in_answer
+from .lines import LineSplitter
 
 Json = dict[str, Any]
 
@@ -116,21 +117,15 @@ class OllamaStream(StreamDecoder):
     """The field without which a line is none of the answer's."""
 
     def __init__(self, request: Request) -> None:
-        self._request, self._rest = request, bytearray()
+        self._request, self._lines = request, LineSplitter()
         self._calls = 0
         self._has_begun = self._has_text = self._finished = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        if b"\n" not in data:  # tiny writes of a long line must not cost its square
-            self._rest += data
-            return []
-        *lines, rest = (bytes(self._rest) + data).split(b"\n")
-        self._rest = bytearray(rest)
-        return [chunk for line in lines for chunk in self._read(line)]
+        return [chunk for line in self._lines.feed(data) for chunk in self._read(line)]
 
     def end(self) -> list[bytes]:
-        # The last line may lack its break; or it is what was there when the connection broke.
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest = self._lines.end()
         if self._has_begun and not self._finished and not is_json(rest):
             raise ProviderFault(CUT_SHORT, rest)
         chunks = self._read(rest)

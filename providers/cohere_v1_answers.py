@@ -1,4 +1,4 @@
-"""What Cohere's chat answers in version 1: whole, or one event a line. What is decided here is said in `cohere_v1.py`."""
+"""What Cohere's chat answers in version 1: whole, or one event a line. `cohere_v1.py` says what is decided."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ What is decided here:
 - Images must be in the request, as base64: the server fetches none.
 - Texts of one message are joined by a line break.
 
-Of an answer its durations (nanoseconds) are kept beside OpenAI's fields, under the vendor's names. How answers are read is
-in `ollama_answers.py`.
+Of an answer its durations (nanoseconds) are kept beside OpenAI's fields, under the vendor's names. How answers
+are read is in `ollama_answers.py`.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ import json
 import math
 import os
 import secrets
-import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from weakref import WeakKeyDictionary
 from ...core.errors import ConfigurationError, MissingPackage
 from ...core.flow import Flow, Io, arun, run
 from .base import Record, Store, TooLarge, longest_lease
+from .cosmos_clients import Client, Lane, finish, keep
 
 BUDGET = 1.0
 """Seconds. A first request resolves a name, connects, agrees on TLS and asks for the account and the container."""
@@ -94,8 +94,8 @@ class CosmosStore(Store):
         self._acredential = acredential if key is None else self._credential
         self._partition = quote(partition or "", safe="") + "/"
         self._create, self._options = create, client_options
-        self._client = _Client()
-        self._lanes: WeakKeyDictionary[AbstractEventLoop, _Lane] = WeakKeyDictionary()
+        self._client = Client()
+        self._lanes: WeakKeyDictionary[AbstractEventLoop, Lane] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"CosmosStore({self.url}, {self.database_id!r}, {self.container_id!r})"
@@ -359,7 +359,7 @@ class CosmosStore(Store):
         if client.pid != os.getpid():
             # Forked: its connections are the parent's. Kept, for their end would be the parent's as well.
             _inherited.append(client)
-            client = self._client = _Client()
+            client = self._client = Client()
         with self._request():
             return client.container(self._open, self.budget)
 
@@ -383,9 +383,9 @@ class CosmosStore(Store):
             from azure.cosmos.aio import CosmosClient
 
             client = CosmosClient(self.url, self._acredential, **self._settings())
-            keeper = _keep(client, self._lanes)
+            keeper = keep(client, self._lanes)
             await anext(keeper)  # does not suspend
-            lane = self._lanes[loop] = _Lane(keeper, loop.create_task(self._aopen(client)))
+            lane = self._lanes[loop] = Lane(keeper, loop.create_task(self._aopen(client)))
         # Shielded: it is everybody's, and a caller that gives up may find it done the next time.
         return await asyncio.shield(lane.opening)
 
@@ -417,13 +417,13 @@ class CosmosStore(Store):
 
     def close(self) -> None:
         """Drop the connections of threads now; a running event loop closes its own at its next turn."""
-        self._client = _Client()
+        self._client = Client()
         for reference in self._lanes.keyrefs():
             loop = reference()
             lane = self._lanes.pop(loop, None) if loop is not None else None
             if loop is not None and lane is not None and lane.pid == os.getpid():
                 with suppress(RuntimeError):  # closed already, and its clients with it
-                    loop.call_soon_threadsafe(_finish, lane)
+                    loop.call_soon_threadsafe(finish, lane)
 
     async def aclose(self) -> None:
         """Close this event loop's connections and those of threads; another running loop closes its own soon."""
@@ -441,67 +441,7 @@ class _Conflict(CosmosError):
     """The item is there already, or has been changed."""
 
 
-class _Client:
-    """What threads talk through. Opened in a thread of its own, since the SDK does not bound what its opening takes."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self._lock = threading.Lock()
-        self._opening: Future[Any] | None = None
-
-    def container(self, open: Callable[[], Any], budget: float) -> Any:
-        opening = self._opening
-        if opening is None or (opening.done() and opening.exception() is not None):
-            with self._lock:
-                if self._opening is opening:
-                    self._opening = Future()
-                    threading.Thread(target=_fulfil, args=(self._opening, open), daemon=True).start()
-                opening = self._opening
-        assert opening is not None
-        return opening.result(budget)
-
-
-def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        promise.set_result(work())
-    except BaseException as error:
-        promise.set_exception(error)
-
-
-class _Lane:
-    """What one event loop talks through."""
-
-    def __init__(self, keeper: AsyncGenerator[None], opening: asyncio.Task[Any]) -> None:
-        self.pid, self.keeper, self.opening = os.getpid(), keeper, opening
-        opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, though nobody waits
-
-    @property
-    def has_failed(self) -> bool:
-        done = self.opening
-        return done.done() and (done.cancelled() or done.exception() is not None)
-
-    async def aclose(self) -> None:
-        self.opening.cancel()
-        await self.keeper.aclose()
-
-
-async def _keep(client: Any, lanes: WeakKeyDictionary[AbstractEventLoop, _Lane]) -> AsyncGenerator[None]:
-    """Close `client` while its loop still runs: asyncio ends the generators of a loop before it closes the loop."""
-    try:
-        yield
-    finally:
-        lanes.pop(asyncio.get_running_loop(), None)
-        await client.close()
-
-
-def _finish(lane: _Lane) -> None:
-    task = asyncio.ensure_future(lane.aclose())
-    _finishing.add(task)  # asyncio itself holds on to a task only weakly
-    task.add_done_callback(_finishing.discard)
-
-
-_finishing: set[asyncio.Future[None]] = set()
-_inherited: list[_Client | _Lane] = []
+_inherited: list[Client | Lane] = []
 
 _EXPIRED = "(IS_NUMBER(c.expires_at) AND c.expires_at <= @now)"
 _LIVE = "(NOT IS_NUMBER(c.expires_at) OR c.expires_at > @now)"

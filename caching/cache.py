@@ -178,11 +178,9 @@ class Cache:
             "max_bytes": max_bytes,
             **store_options,
         }
-        if budget is None:
-            budget = factory.budget_of(type if store is None else None)
+        self.budget = factory.budget_of(type if store is None else None) if budget is None else budget
         if store is None:
-            # A tenth of the budget is for what surrounds the store's own waiting.
-            store = layered(type) if isinstance(type, (list, tuple)) else factory.make_store(type, given, budget * 0.9)
+            store = _made(type, given, self.budget)
         self.store = store if next_cache is None else layered([store, next_cache], [seconds(ttl), None])
         self.type = self.store.name
         self.ttl = seconds(next((x for x in (ttl, default_in_redis_ttl, default_in_memory_ttl) if x is not None), None))
@@ -190,7 +188,7 @@ class Cache:
         self.default_on = mode != "default_off"
         self.mode = "on" if mode in DEFAULTS else check_mode(mode, besides=DEFAULTS)
         self.supported_call_types = _call_types(supported_call_types)
-        self.single_flight, self.lease_ttl, self.budget, self.clock = single_flight, lease_ttl, budget, clock
+        self.single_flight, self.lease_ttl, self.clock = single_flight, lease_ttl, clock
         if on_key_error not in ("raise", "skip"):
             raise ConfigurationError(f"on_key_error={on_key_error!r}: write 'raise' or 'skip'.")
         self.on_key_error, self.keep_requests = on_key_error, keep_requests
@@ -761,6 +759,12 @@ def _namespace(namespace: str | None) -> str:
     if namespace is not None and not is_text(namespace):
         raise WrongType(f"namespace={namespace!r} must be text, not {type(namespace).__name__}.")
     return namespace or "default"
+
+
+def _made(type: str | Sequence[Any], given: Mapping[str, Any], budget: float) -> Store:
+    if isinstance(type, (list, tuple)):
+        return layered(type)
+    return factory.make_store(type, given, budget * 0.9)  # a tenth is for what surrounds the store's own waiting
 
 
 def _checked_old(old: Any, mode: str) -> Cache | None:

@@ -28,10 +28,11 @@ from ..providers import table
 from ..providers.base import Failure, ProviderFault
 from ..providers.deployment import deployment
 from .books import Slip, slip_of, watched
-from .engine import cache_for, in_task, in_thread, may_fall_back
+from .engine import cache_for, may_fall_back
 from .faults import invalid, late, twin_of
 from .miss import _apause, _pause, is_to_be_stored, notes_of, repeats_of
 from .portions import all_of, each_of, portions
+from .renewal import in_task, in_thread
 from .shape import options_of, snapshot
 from .shares import shares_of, split, summed
 from .vendor import ask_whole, fitted

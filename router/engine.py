@@ -8,10 +8,7 @@ Flows only: every piece of I/O is yielded, and done by the driver of `completion
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,12 +23,13 @@ from ..caching.policy import CachePolicy, Controls, is_soon_over, mode_around, m
 from ..caching.runs import is_counted
 from ..core import settings
 from ..core.errors import CacheMiss, RejoinderError, WrongType
-from ..core.flow import Flow, Io, arun, run
+from ..core.flow import Flow, run
 from ..core.types import Attempt, Request
-from .books import Slip, slip_of, watched
+from .books import slip_of, watched
 from .faults import invalid
 from .kept_errors import is_kept
 from .miss import Found, Place, answer_miss, ask, not_served, serve, served
+from .renewal import revalidate
 from .shape import options_of, shape_request, snapshot
 
 Params = Mapping[str, Any]
@@ -177,58 +175,6 @@ def complete_with_fallbacks(
     assert last is not None
     last.attempts = attempts  # type: ignore[attr-defined]
     raise last
-
-
-def revalidate(entry: Entry, request: Request, params: Params, place: Place, window: float) -> Flow[None]:
-    """Have a new answer fetched in the background, unless somebody is at it already, or was just now."""
-    cache, key, controls, _ = place
-    if controls.may_store and key not in cache.flights and cache.renewals.begin([key], window, cache.clock()):
-        fetching = _fetch_anew(entry, request, params, place, slip_of(request, params, cache))
-        yield Io(in_thread, in_task, (fetching, lambda: cache.renewals.end([key], cache.clock())))
-
-
-def in_thread(flow: Flow[None], over: Callable[[], None]) -> None:
-    """Have `flow` done in a thread of its own, in this context, and wait for nothing. `over()` is called at its end."""
-
-    def work() -> None:
-        try:
-            run(flow)
-        finally:
-            over()
-
-    try:
-        if sys.is_finalizing():  # a new thread would never get to run, and this one wait for it
-            raise RuntimeError("the interpreter is ending")
-        # A daemon: a vendor that hangs should not keep a program from its end.
-        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
-    except RuntimeError as error:  # or there are too many threads
-        log.info("Nothing is fetched in the background: %s", error)
-        over()
-
-
-async def in_task(flow: Flow[None], over: Callable[[], None]) -> None:
-    """Have `flow` done in a task of its own, and wait for nothing. `over()` is called at its end."""
-    task = asyncio.get_running_loop().create_task(arun(flow))
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
-    task.add_done_callback(lambda _: over())  # also where it is cancelled before it has begun
-
-
-_under_way: set[asyncio.Task[None]] = set()
-"""Tasks that nobody awaits; a loop alone would not keep them alive."""
-
-
-def _fetch_anew(entry: Entry, request: Request, params: Params, place: Place, slip: Slip | None) -> Flow[None]:
-    # What another process has fetched meanwhile will do: anything that is younger than this entry.
-    younger = max(0.0, place.cache.clock() - entry.stored_at) * (1 - 1e-9)
-    anew = place.controls._replace(max_age=younger, error_ttl=0.0)
-    try:
-        found = yield from answer_miss(request._replace(stream=False), params, place._replace(controls=anew))
-        if slip is not None and not found.cache:
-            slip.counted(found)
-    except Exception as error:  # a caller's own function may raise anything, and here is nobody to catch it
-        place.cache.counts["stale_errors"] += 1
-        log.info("The answer of %s could not be renewed: %s", request.full_model, error)
 
 
 def cache_for(params: Params, call_type: str) -> Cache | None:

@@ -13,7 +13,7 @@ import pytest
 import rejoinder
 from rejoinder.providers import table
 from rejoinder.providers.base import Most
-from rejoinder.router import engine, portions
+from rejoinder.router import portions, renewal
 from tests.fixtures.endpoint_server import Asked, EndpointServer, Reply
 
 Embed = Callable[..., Any]
@@ -60,7 +60,7 @@ def embed(request: pytest.FixtureRequest, server: EndpointServer) -> Embed:
             try:
                 return await rejoinder.aembedding(**given)
             finally:
-                await asyncio.gather(*engine._under_way)  # what is renewed in the background
+                await asyncio.gather(*renewal._under_way)  # what is renewed in the background
 
         return asyncio.run(go())
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..core.flow import arun, run
+from .call_params import CallParams
 from .engine import begin
 from .miss import Streamed
 from .stream import AsyncStream, Stream
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from ..core.answers import Completion
 
 
-class Params(TypedDict, total=False):
+class Params(CallParams, total=False):
     """What a call may be given beside `model`, `messages` and `stream`.
 
-    First the chat parameters, in OpenAI's words: https://platform.openai.com/docs/api-reference/chat/create
+    The chat parameters, in OpenAI's words: https://platform.openai.com/docs/api-reference/chat/create
+    What every call may be given is in `CallParams`.
     """
 
     audio: Any
@@ -59,46 +61,8 @@ class Params(TypedDict, total=False):
     verbosity: str | None
     web_search_options: Any
 
-    # where and how
-    api_key: Any
-    """The provider's key, or a callable that gives it. None: its environment variable."""
-    api_base: str | None
-    base_url: str | None
-    """The same as `api_base`."""
-    api_version: str | None
-    azure_ad_token: str | None
-    """An Entra token, for Azure, instead of a key."""
-    azure_ad_token_provider: Callable[[], str] | None
-    """Gives an Entra token before each call: azure-identity's `get_bearer_token_provider(…)`."""
-    client: Any
-    """An SDK client of your own, or an `Echo`."""
-    extra_body: Mapping[str, Any] | None
-    """Merged into the request's body last; in the key."""
-    extra_headers: Mapping[str, str] | None
+    # of streams
     stream_options: Mapping[str, Any] | None
-    timeout: Any
-    """Seconds for one attempt, or an httpx `Timeout`."""
-    request_timeout: float | None
-    deadline: float | None
-    """Seconds for all attempts together, waits included."""
-    num_retries: int | None
-    """Further attempts after the first; 2 unless `rejoinder.num_retries` says otherwise."""
-    max_retries: int | None
-    """The same as `num_retries`."""
-    fallbacks: Any
-    """Models to try in turn when this one fails: names, or dicts with "model" and arguments of their own."""
-    drop_params: bool | None
-    """Leave out parameters that the provider does not know, instead of raising."""
-    mock_response: Any
-    """Answer with this (a text, a dict or an exception) without asking anybody."""
-    metadata: Mapping[str, Any] | None
-    """For your own logs; neither sent nor in the key."""
-
-    # the cache
-    caching: bool | None
-    """True: use the cache; False: do not. None: use it if one is set and its mode is not "default_off"."""
-    cache: Any
-    """A `Cache`, a `CachePolicy`, True or False, or `{"ttl", "s-maxage", "no-cache", "no-store", "namespace"}`."""
     replay_timing: bool | None
     """Replay a stored stream at its original pace."""
 

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-
-class CallParams(TypedDict, total=False):
-    """What every call may be given: where it goes, how, and what the cache does. `api.Params` says what each means."""
-
-    api_key: Any
-    api_base: str | None
-    base_url: str | None
-    api_version: str | None
-    azure_ad_token: str | None
-    azure_ad_token_provider: Callable[[], str] | None
-    client: Any
-    extra_body: Mapping[str, Any] | None
-    extra_headers: Mapping[str, str] | None
-    timeout: Any
-    request_timeout: float | None
-    deadline: float | None
-    num_retries: int | None
-    max_retries: int | None
-    fallbacks: Any
-    drop_params: bool | None
-    mock_response: Any
-    metadata: Mapping[str, Any] | None
-    caching: bool | None
-    cache: Any
+from .call_params import CallParams
 
 
 class EmbeddingParams(CallParams, total=False):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from ..core.flow import arun, run
 from .api import mocked
+from .call_params import CallParams
 from .embedding import begin_embedding
 from .endpoint_params import (
-    CallParams,
     CountParams,
     EmbeddingParams,
     HearingParams,

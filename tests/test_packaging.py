@@ -40,6 +40,11 @@ text: str | None = answer.choices[0].message.content
 marked: bool = answer.cache
 for chunk in rejoinder.completion("echo/any", [{"role": "user", "content": "Hi"}], stream=True):
     assert_type(chunk, rejoinder.Chunk)
+own = rejoinder.Cache(store_if=lambda answer: None, tags=["a"], old=rejoinder.Cache())
+own.get_cache_key = lambda *args, **kwargs: "one for all"
+with own, rejoinder.in_mode("refresh"):
+    rejoinder.completion("echo/any", [{"role": "user", "content": "Hi"}], aws_region_name="eu-west-1", cache=True)
+rejoinder.cache_mode = None
 
 
 async def ask() -> str | None:

@@ -11,8 +11,6 @@ import contextvars
 import itertools
 import logging
 import os
-import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..core import settings
+from ..core import settings, threads
 from ..core.errors import CacheError, CacheKeyError, ConfigurationError, WrongType, suggestion
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
@@ -42,6 +40,7 @@ from .policy import (
     mode_now,
     mode_of_process,
     seconds,
+    shorter,
     slid,
     with_dict,
     with_policy,
@@ -260,9 +259,8 @@ class Cache:
         prefix = self.prefix if controls.namespace is None else prefix_of(controls.namespace or "default")
         counting = samples.current.get() if controls.sample is None else None
         if self._has_default_key and "get_cache_key" not in self.__dict__:
-            round_ = (
-                epoch.get() if controls.per_epoch else None
-            )  # `key_of`, without the call: this is part of every hit
+            # `key_of`, without the call: this is part of every hit.
+            round_ = epoch.get() if controls.per_epoch else None
             digest = request_key(request, self.cache_seed, round_, controls.scopes, controls.sample)
             if counting is not None:
                 digest = self.key_of(request, controls._replace(sample=counting.next(prefix + digest)))
@@ -411,8 +409,8 @@ class Cache:
 
     def overdue(self, entry: Entry, controls: Controls) -> float:
         """Seconds since `entry` stopped being fresh."""
-        limits = [limit for limit in (entry.ttl, controls.max_age) if limit is not None]
-        return self.clock() - entry.stored_at - min(limits) if limits else 0.0
+        limit = shorter(entry.ttl, controls.max_age)
+        return 0.0 if limit is None else self.clock() - entry.stored_at - limit
 
     def write(self, key: str, entry: Entry, *, count: str = "stored") -> Flow[bool]:
         """Keep `entry`, under its tags. False if the store would not; never raises."""
@@ -508,12 +506,10 @@ class Cache:
 
     def give_lease_soon(self, key: str, token: str) -> None:
         """Give a lease back without waiting: a cancelled task may not, nor may what a garbage collection runs."""
-        # While the interpreter ends, a new thread never gets to run, and whoever starts it waits for it for ever. The
-        # lease then ends by itself.
-        if token and not sys.is_finalizing():
-            with contextlib.suppress(RuntimeError):  # it may say so first
-                # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
-                threading.Thread(target=lambda: run(self.give_lease(key, token))).start()
+        if token:
+            # No daemon: a process that ends after an interrupt should not let others wait for its lease to end. Where
+            # no thread can be started any more, it ends by itself.
+            threads.start(lambda: run(self.give_lease(key, token)), daemon=False)
 
     def give_lease(self, key: str, token: str) -> Flow[None]:
         """Give a lease back; never raises."""

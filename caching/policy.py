@@ -140,31 +140,6 @@ class Controls(NamedTuple):
         return max(self.stale_while_revalidate, self.stale_if_error)
 
 
-CALL_CONTROLS = {
-    "ttl": "seconds that the answer is kept",
-    "s-maxage": "seconds that a stored answer may be old",
-    "max-age": "the same",
-    "s-max-age": "the same",
-    "no-cache": "do not read",
-    "no-store": "do not store",
-    "namespace": "another namespace",
-    "use-cache": "needed in mode default_off",
-    "mode": "one of " + ", ".join(MODES),
-    "alone": "do not share a call under way",
-    "stale-while-revalidate": "seconds after its end that an answer serves while a new one is fetched",
-    "stale-if-error": "seconds after its end that an answer serves where the vendor fails",
-    "early-refresh": "seconds before its end in which an answer serves, and a new one is fetched",
-    "sliding": "keep an answer that serves for another ttl",
-    "error-ttl": "seconds that an error is kept which the same request would meet again",
-    "store-if": "a function of the answer: True, False, or None for the usual judgement",
-    "tags": "words by which answers can be removed together",
-    "sample": "which of several independent answers",
-}
-"""The keys of `cache={…}` on a call."""
-FLAGS = frozenset({"no-cache", "no-store", "use-cache", "alone", "sliding"})
-"""Those that are True or False. Of text, also "false" would be true."""
-
-
 def check_mode(mode: str, where: str = "mode", besides: tuple[str, ...] = ()) -> str:
     """`mode`, or a clear error, which names those that there are `besides` the usual ones."""
     known = [*besides, *MODES]
@@ -217,11 +192,11 @@ def with_dict(base: Controls, given: Mapping[str, Any]) -> Controls:
                 f"cache={{{name!r}: …}} is not known; there are {', '.join(CALL_CONTROLS)}."
                 + suggestion(str(name), CALL_CONTROLS)
             )
-        if name in FLAGS and isinstance(value, str):
-            raise WrongType(f"cache={{{name!r}: {value!r}}} must be True or False.")
-        if name in READERS and value is not None:
-            field_name, read = READERS[name]
-            changes.setdefault(field_name, read(name, value))
+        word = CALL_CONTROLS[name]
+        if value is not None:
+            said = word.read(name, value)
+            if word.field is not None:
+                changes.setdefault(word.field, said)
     if "mode" in given:
         base = in_mode(base, check_mode(str(given["mode"]), "cache mode"))
     return base._replace(
@@ -254,6 +229,8 @@ def _text(name: str, value: Any) -> str:
 
 
 def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, str):  # of which "false" would be true as well
+        raise WrongType(f"cache={{{name!r}: {value!r}}} must be True or False.")
     return bool(value)
 
 
@@ -276,23 +253,43 @@ def _tags(name: str, value: Any) -> tuple[str, ...]:
     return tuple(sorted(tags))
 
 
-READERS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "ttl": ("ttl", _for_ever_or),
-    "s-maxage": ("max_age", _for_ever_or),
-    "max-age": ("max_age", _for_ever_or),
-    "s-max-age": ("max_age", _for_ever_or),
-    "namespace": ("namespace", _text),
-    "alone": ("alone", _flag),
-    "sample": ("sample", _as_it_is),
-    "stale-while-revalidate": ("stale_while_revalidate", _span),
-    "stale-if-error": ("stale_if_error", _span),
-    "early-refresh": ("early_refresh", _span),
-    "sliding": ("sliding", _flag),
-    "error-ttl": ("error_ttl", _span),
-    "store-if": ("store_if", _function),
-    "tags": ("tags", _tags),
+class Word(NamedTuple):
+    """One that a call may say to its cache."""
+
+    meaning: str
+    read: Callable[[str, Any], Any] = _as_it_is
+    """What makes the value of what was given; raises for what makes no sense."""
+    field: str | None = None
+    """That of `Controls` which it sets; None: `with_dict`, or the router, looks at it."""
+
+
+CALL_CONTROLS = {
+    "ttl": Word("seconds that the answer is kept", _for_ever_or, "ttl"),
+    "s-maxage": Word("seconds that a stored answer may be old", _for_ever_or, "max_age"),
+    "max-age": Word("the same", _for_ever_or, "max_age"),
+    "s-max-age": Word("the same", _for_ever_or, "max_age"),
+    "no-cache": Word("do not read", _flag),
+    "no-store": Word("do not store", _flag),
+    "namespace": Word("another namespace", _text, "namespace"),
+    "use-cache": Word("needed in mode default_off", _flag),
+    "mode": Word("one of " + ", ".join(MODES)),
+    "alone": Word("do not share a call under way", _flag, "alone"),
+    "stale-while-revalidate": Word(
+        "seconds after its end that an answer serves while a new one is fetched", _span, "stale_while_revalidate"
+    ),
+    "stale-if-error": Word(
+        "seconds after its end that an answer serves where the vendor fails", _span, "stale_if_error"
+    ),
+    "early-refresh": Word(
+        "seconds before its end in which an answer serves, and a new one is fetched", _span, "early_refresh"
+    ),
+    "sliding": Word("keep an answer that serves for another ttl", _flag, "sliding"),
+    "error-ttl": Word("seconds that an error is kept which the same request would meet again", _span, "error_ttl"),
+    "store-if": Word("a function of the answer: True, False, or None for the usual judgement", _function, "store_if"),
+    "tags": Word("words by which answers can be removed together", _tags, "tags"),
+    "sample": Word("which of several independent answers", field="sample"),
 }
-"""The field of `Controls` that a word sets, and how its value is read."""
+"""The keys of `cache={…}` on a call."""
 
 
 def is_fresh(stored_at: float, ttl: float | None, max_age: float | None, now: float) -> bool:
@@ -301,13 +298,18 @@ def is_fresh(stored_at: float, ttl: float | None, max_age: float | None, now: fl
     return (ttl is None or age < ttl) and (max_age is None or age <= max_age)
 
 
+def shorter(one: float | None, other: float | None) -> float | None:
+    """The shorter of two times in seconds, of which None is for ever."""
+    return one if other is None else other if one is None else min(one, other)
+
+
 def is_soon_over(stored_at: float, ttl: float | None, max_age: float | None, window: float, now: float) -> bool:
     """Whether an answer stored then has less than `window` seconds to serve, and no more than half of its time.
 
     Else a window as long as that time would have each answer fetched anew as soon as it is there.
     """
-    limits = [limit for limit in (ttl, max_age) if limit is not None]
-    return bool(limits) and min(limits) - max(0.0, now - stored_at) < min(window, min(limits) / 2)
+    limit = shorter(ttl, max_age)
+    return limit is not None and limit - max(0.0, now - stored_at) < min(window, limit / 2)
 
 
 def slid(stored_at: float, ttl: float | None, wanted: float | None, now: float) -> float | None:

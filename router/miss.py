@@ -13,7 +13,7 @@ from ..caching.cache import Cache
 from ..caching.entry import BadEntry, Entry, new
 from ..caching.flights import Flight, Outcome, in_event_loop
 from ..caching.keys import component_digests, texts
-from ..caching.policy import Controls, may_store_answer
+from ..caching.policy import Controls, may_store_answer, shorter
 from ..caching.runs import is_counted
 from ..caching.shadow import says_the_same
 from ..core.flow import Flow, Io
@@ -430,11 +430,6 @@ def is_worth_storing(answer: Any) -> bool:
             if function is not None and isinstance(function.arguments, str):
                 arguments.append(function.arguments)
     return may_store_answer(finish_reasons, has_refusal, arguments)
-
-
-def shorter(ttl: float | None, lifetime: float | None) -> float | None:
-    """Seconds that an answer is kept, which lives no longer than `lifetime`."""
-    return ttl if lifetime is None else lifetime if ttl is None else min(ttl, lifetime)
 
 
 def notes_of(request: Request, keep_request: bool, tags: Sequence[str] = ()) -> bytes:

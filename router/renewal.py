@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import sys
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..caching.entry import Entry
+from ..core import threads
 from ..core.flow import Flow, Io, arun, run
 from ..core.types import Request
 from .books import Slip, slip_of
@@ -37,13 +37,9 @@ def in_thread(flow: Flow[None], over: Callable[[], None]) -> None:
         finally:
             over()
 
-    try:
-        if sys.is_finalizing():  # a new thread would never get to run, and this one wait for it
-            raise RuntimeError("the interpreter is ending")
-        # A daemon: a vendor that hangs should not keep a program from its end.
-        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
-    except RuntimeError as error:  # or there are too many threads
-        log.info("Nothing is fetched in the background: %s", error)
+    # A daemon: a vendor that hangs should not keep a program from its end.
+    if not threads.start(partial(contextvars.copy_context().run, work), daemon=True):
+        log.info("Nothing is fetched in the background: no thread can be started.")
         over()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 from urllib.parse import quote
+
+from ...core import threads
 
 
 class Record(NamedTuple):
@@ -162,7 +163,7 @@ class Store(ABC):
     def lease(self, key: str, ttl: float) -> str | None:
         """Take the right to answer `key` for `ttl` seconds: a token, or None while somebody else holds it.
 
-        An async twin that is cancelled must leave nothing taken: see `release_soon`.
+        An async twin that is cancelled must leave nothing taken: see `leaving_nothing_taken`.
         """
         raise NotImplementedError(f"The {self.name} store has no leases.")
 
@@ -191,11 +192,18 @@ class Store(ABC):
                     if self.release(key, token):
                         return
 
-        # While the interpreter ends, a new thread never gets to run, and whoever starts it waits for it for ever.
-        if token and not sys.is_finalizing():
-            with contextlib.suppress(RuntimeError):  # it may say so first
-                # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
-                threading.Thread(target=release).start()
+        if token:
+            # No daemon: a process that ends after an interrupt should not let others wait for its lease to end.
+            threads.start(release, daemon=False)
+
+    @contextlib.contextmanager
+    def leaving_nothing_taken(self, key: str, token: str) -> Iterator[None]:
+        """Around what takes a lease: is a task cancelled in there, the lease is given back."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.release_soon(key, token)  # it may be ours by now
+            raise
 
     # ── async twins ───────────────────────────────────────────────────────────────────────────────────────────────
 

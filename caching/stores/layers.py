@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ...core.errors import CacheError, ConfigurationError
 from ..breaker import Breaker
+from ..policy import shorter
 from .base import Record, Store, TooLarge
 
 log = logging.getLogger("rejoinder")
@@ -62,8 +63,7 @@ class LayeredStore(Store):
             log.warning("Layer %d (%s) failed and is passed by: %s: %s", index + 1, store, type(error).__name__, error)
 
     def _kept(self, index: int, ttl: float | None) -> float | None:
-        bounds = [bound for bound in (ttl, self.ttls[index]) if bound is not None]
-        return min(bounds) if bounds else None
+        return shorter(ttl, self.ttls[index])
 
     def _promote(self, before: int, key: str, value: bytes) -> None:
         tags = self._tags_of(before, key)

@@ -113,11 +113,8 @@ class ObjectStore(Store):
 
     async def alease(self, key: str, ttl: float) -> str | None:
         token = secrets.token_hex(16)
-        try:
+        with self.leaving_nothing_taken(key, token):
             return await arun(self._leasing(key, token, ttl))
-        except asyncio.CancelledError:
-            self.release_soon(key, token)  # it may be ours by now
-            raise
 
     async def arenew(self, key: str, token: str, ttl: float) -> bool:
         return await arun(self._renewing(key, token, ttl))

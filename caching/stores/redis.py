@@ -274,14 +274,11 @@ class RedisStore(Store):
 
     def _lease(self, key: str, ttl: float) -> Flow[str | None]:
         name, token = self._leases + key, secrets.token_hex(16)
-        try:
+        with self.leaving_nothing_taken(key, token):
             if (yield self._io(commands.take, name, token, ttl)):
                 return token
             # If an answer was lost together with its connection, the second attempt meets our own token.
             return token if (yield self._io(commands.get, name)) == token.encode() else None
-        except asyncio.CancelledError:
-            self.release_soon(key, token)  # it may be ours by now
-            raise
 
     def _clear(self, prefix: str) -> Flow[int]:
         count = 0

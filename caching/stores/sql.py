@@ -203,12 +203,10 @@ class SQLStore(Store):
         token = secrets.token_hex(16)
         lease = _held(key, token, ttl)
         try:
-            return token if (yield self._asking(self._take, lease)) else None
+            with self.leaving_nothing_taken(key, token):
+                return token if (yield self._asking(self._take, lease)) else None
         except sa.exc.IntegrityError:  # somebody inserted theirs between our two statements
             return None
-        except asyncio.CancelledError:
-            self.release_soon(key, token)  # it may be ours by now
-            raise
         except TimeoutError:
             if not self._dialect.is_embedded:
                 # It may yet be taken, and nobody would renew or release it.

@@ -26,6 +26,7 @@ from rejoinder.providers.bedrock_invoke import BedrockInvokeCodec, BedrockTextCo
 from rejoinder.providers.table import PROVIDERS, codec, resolve
 from rejoinder.router.fold import fold
 from rejoinder.router.shape import shape
+from tests.fixtures.damage import change
 from tests.fixtures.endpoint_server import EndpointServer
 from tests.fixtures.endpoint_server import Reply as Served
 
@@ -418,19 +419,6 @@ def is_fault(attempt: Any) -> bool:
     except (ProviderFault, Misshapen):
         return True
     return False
-
-
-def change(value: Any, chance: random.Random) -> Any:
-    """`value` with one of its parts lost or of another type."""
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        name = chance.choice(list(value))
-        if chance.random() < 0.1:
-            return {key: item for key, item in value.items() if key != name}
-        return {**value, name: change(value[name], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.9:
-        place = chance.randrange(len(value))
-        return [change(item, chance) if index == place else item for index, item in enumerate(value)]
-    return chance.choice((None, True, 0, -1, 1.5, "", "text", [], {}, [None], [[]], {"text": 1}, {"a": 1}, 10**30))
 
 
 def test_texts_have_one_codec_whichever_the_row() -> None:

@@ -19,8 +19,8 @@ from rejoinder.core.types import Request
 from rejoinder.providers.base import ProviderFault
 from rejoinder.providers.ollama_generate import OllamaGenerate
 from rejoinder.providers.table import PROVIDERS
+from tests.fixtures.damage import change
 from tests.fixtures.endpoint_server import EndpointServer, Reply
-from tests.test_bedrock_models import change
 
 Json = dict[str, Any]
 FOLDER = Path(os.environ.get("REJOINDER_WIRE_DIR") or Path(__file__).resolve().parents[2] / "shared" / "wire")

@@ -220,7 +220,7 @@ def test_broken_streams_and_answers_are_faults() -> None:
 
 
 def test_damaged_answers_are_faults_and_nothing_else() -> None:
-    from tests.test_bedrock_models import change
+    from tests.fixtures.damage import change
 
     chance, faults = random.Random(5), 0
     for _ in range(300):

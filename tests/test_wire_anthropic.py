@@ -21,6 +21,7 @@ from rejoinder.core import answers
 from rejoinder.core.types import Request
 from rejoinder.providers.anthropic import AnthropicCodec
 from rejoinder.providers.base import Provider, ProviderFault
+from tests.fixtures.damage import change, damage
 
 FOLDER = Path(os.environ.get("REJOINDER_WIRE_DIR") or Path(__file__).resolve().parents[2] / "shared" / "wire")
 FILES = [path for path in (FOLDER / "anthropic.jsonl", FOLDER / "vertex.jsonl") if path.exists()]
@@ -412,38 +413,16 @@ def plain_tool(tool: Json) -> Json:
     return {name: value for name, value in tool.items() if (name, value) not in (("type", "custom"), ("strict", False))}
 
 
-def damage(body: bytes, chance: random.Random) -> bytes:
-    """`body` with bytes lost, changed or said twice."""
-    data = bytearray(body)
-    for _ in range(chance.randint(1, 4)):
-        start = chance.randrange(len(data))
-        length = chance.choice((1, 2, 30, 400))
-        data[start : start + length] = chance.choice(
-            (b"", chance.randbytes(3), bytes(data[start : start + length]) * 2, b'"', b"}", b"null", b"\n\n")
-        )
-        data = data or bytearray(b"x")
-    return bytes(data)
+PART = {"type": "text"}
 
 
 def changed(body: bytes, chance: random.Random) -> bytes:
     """`body` as JSON, or as events with JSON, of which one value has another type."""
     text = body.decode()
     if not text.startswith("event:"):
-        return json.dumps(change(json.loads(text), chance)).encode()
+        return json.dumps(change(json.loads(text), chance, PART)).encode()
     lines = text.split("\n")
     data = [place for place, line in enumerate(lines) if line.startswith("data:")]
     place = chance.choice(data)
-    lines[place] = "data: " + json.dumps(change(json.loads(lines[place][5:]), chance))
+    lines[place] = "data: " + json.dumps(change(json.loads(lines[place][5:]), chance, PART))
     return "\n".join(lines).encode()
-
-
-def change(value: Any, chance: random.Random) -> Any:
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        name = chance.choice(list(value))
-        if chance.random() < 0.1:
-            return {key: item for key, item in value.items() if key != name}
-        return {**value, name: change(value[name], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.9:
-        place = chance.randrange(len(value))
-        return [change(item, chance) if index == place else item for index, item in enumerate(value)]
-    return chance.choice((None, True, 0, -1, 1.5, "", "text", [], {}, [None], [[]], {"type": "text"}, {"a": 1}, 10**30))

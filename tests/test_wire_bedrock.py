@@ -24,6 +24,7 @@ from rejoinder.core.types import Request
 from rejoinder.providers import table
 from rejoinder.providers.base import Codec, ProviderFault, Reply
 from rejoinder.router.fold import fold
+from tests.fixtures.damage import change, damage
 
 botocore = pytest.importorskip("botocore.eventstream", reason="botocore's parser is the reference here")
 
@@ -503,19 +504,6 @@ def plain_form(value: Any) -> Any:
 # Damage
 
 
-def damage(body: bytes, chance: random.Random) -> bytes:
-    """`body` with bytes lost, changed or said twice."""
-    data = bytearray(body)
-    for _ in range(chance.randint(1, 4)):
-        start = chance.randrange(len(data))
-        length = chance.choice((1, 2, 30, 400))
-        data[start : start + length] = chance.choice(
-            (b"", chance.randbytes(3), bytes(data[start : start + length]) * 2, b'"', b"}", b"null", b"\n\n")
-        )
-        data = data or bytearray(b"x")
-    return bytes(data)
-
-
 def changed(body: bytes, chance: random.Random) -> bytes:
     """`body` as JSON, or as messages with JSON, of which one value has another type. Checksums are right."""
     if body.startswith(b"{"):
@@ -541,15 +529,3 @@ def repacked(message: bytes, chance: random.Random) -> bytes:
     prelude = struct.pack(">II", len(headers) + len(payload) + 16, len(headers))
     packed = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
     return packed + struct.pack(">I", crc32(packed))
-
-
-def change(value: Any, chance: random.Random) -> Any:
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        name = chance.choice(list(value))
-        if chance.random() < 0.1:
-            return {key: item for key, item in value.items() if key != name}
-        return {**value, name: change(value[name], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.9:
-        place = chance.randrange(len(value))
-        return [change(item, chance) if index == place else item for index, item in enumerate(value)]
-    return chance.choice((None, True, 0, -1, 1.5, "", "text", [], {}, [None], [[]], {"text": 1}, {"a": 1}, 10**30))

@@ -21,6 +21,7 @@ from rejoinder.core import answers
 from rejoinder.core.types import Request
 from rejoinder.providers.base import Provider, ProviderFault
 from rejoinder.providers.gemini import GeminiCodec
+from tests.fixtures.damage import change, damage
 
 FOLDER = Path(os.environ.get("REJOINDER_WIRE_DIR") or Path(__file__).resolve().parents[2] / "shared" / "wire")
 FILES = [path for path in (FOLDER / "gemini.jsonl", FOLDER / "vertex.jsonl") if path.exists()]
@@ -517,19 +518,6 @@ def plain_schema(schema: Any) -> Any:
     }
 
 
-def damage(body: bytes, chance: random.Random) -> bytes:
-    """`body` with bytes lost, changed or said twice."""
-    data = bytearray(body)
-    for _ in range(chance.randint(1, 4)):
-        start = chance.randrange(len(data))
-        length = chance.choice((1, 2, 30, 400))
-        data[start : start + length] = chance.choice(
-            (b"", chance.randbytes(3), bytes(data[start : start + length]) * 2, b'"', b"}", b"null", b"\n\n")
-        )
-        data = data or bytearray(b"x")
-    return bytes(data)
-
-
 def changed(item: Json, chance: random.Random) -> bytes:
     """The answer with one value of another type."""
     pieces = pieces_of(item)
@@ -538,15 +526,3 @@ def changed(item: Json, chance: random.Random) -> bytes:
     if not item["stream"]:
         return json.dumps(pieces[0]).encode()
     return "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces).encode()
-
-
-def change(value: Any, chance: random.Random) -> Any:
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        name = chance.choice(list(value))
-        if chance.random() < 0.1:
-            return {key: item for key, item in value.items() if key != name}
-        return {**value, name: change(value[name], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.9:
-        place = chance.randrange(len(value))
-        return [change(item, chance) if index == place else item for index, item in enumerate(value)]
-    return chance.choice((None, True, 0, -1, 1.5, "", "text", [], {}, [None], [[]], {"text": 1}, {"a": 1}, 10**30))
